@@ -1,0 +1,130 @@
+"""The settings, resolved once from defaults, environment and what the caller gave."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from opsagent_jupyter.errors import ConfigError
+from opsagent_jupyter.models import Record, sha256
+from opsagent_jupyter.policy import Policy
+
+Setup = Literal["personal", "separated", "team"]
+
+#: What each set-up honestly protects from; printed on every card, by doctor and in the audit.
+CLAIMS: dict[str, str] = {
+    "personal": "a guard rail against the model and against mistakes, not against your own code",
+    "separated": "unapproved writes are prevented for code in a kernel",
+    "team": "two distinct people approved",
+}
+
+
+class Settings(Record):
+    """Everything that can be set. Environment variables are named in ``ENVIRONMENT``."""
+
+    store_url: str = ""
+    """SQLAlchemy URL; empty means a SQLite file in the Jupyter data directory."""
+    model: str = "offline"
+    """``offline`` or ``provider:name``."""
+    model_base_url: str = ""
+    setup: Setup = "personal"
+    policy_file: str = ""
+    """A JSON file of policy rules; they can only tighten."""
+    pending_seconds: int = Field(default=24 * 3600, ge=5)
+    """How long a request waits for a decision."""
+    lease_seconds: float = Field(default=15.0, ge=0.5)
+    """A host that has not been heard of for so long is taken for dead."""
+    deadline: float = Field(default=30.0, gt=0)
+    """Seconds for one read."""
+    change_deadline: float = Field(default=6 * 3600.0, gt=0)
+    """Seconds for one approved change."""
+    rows: int = Field(default=200, ge=1, le=10_000)
+    """Rows of a result table that are kept."""
+    turn_calls: int = Field(default=20, ge=1)
+    turn_seconds: float = Field(default=300.0, gt=0)
+    """Working time of one turn; the time a person takes never counts."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the embedded store, its key and the audit file live."""
+        url = self.resolved_store_url()
+        if url.startswith("sqlite:///"):
+            return Path(url.removeprefix("sqlite:///")).parent
+        return data_folder()
+
+    @property
+    def shared(self) -> bool:
+        """True when the store is a server that several machines use."""
+        return not self.resolved_store_url().startswith("sqlite")
+
+    @property
+    def audit_path(self) -> Path:
+        """The DuckDB file; a shared store has one projection per machine and store."""
+        if not self.shared:
+            return self.folder / "audit.duckdb"
+        return self.folder / f"audit-{sha256(self.resolved_store_url())[:12]}.duckdb"
+
+    def resolved_store_url(self) -> str:
+        """The store's URL with the default filled in."""
+        return self.store_url or f"sqlite:///{data_folder() / 'opsagent.db'}"
+
+    def policy(self) -> Policy:
+        """Read the policy file; without one the defaults hold."""
+        if not self.policy_file:
+            return Policy()
+        try:
+            return Policy.model_validate_json(Path(self.policy_file).read_text())
+        except OSError as error:
+            raise ConfigError(f"The policy file cannot be read: {error}.", hint="Correct OPSAGENT_POLICY.") from None
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise ConfigError(
+                f"The policy file {self.policy_file} is wrong at {where or 'its top'}: {first['msg']}.",
+                hint="Correct it; until then nothing runs, because a missing rule would be a weaker rule.",
+            ) from None
+
+
+ENVIRONMENT: dict[str, str] = {
+    "store_url": "OPSAGENT_STORE_URL",
+    "model": "OPSAGENT_MODEL",
+    "model_base_url": "OPSAGENT_MODEL_BASE_URL",
+    "setup": "OPSAGENT_SETUP",
+    "policy_file": "OPSAGENT_POLICY",
+    "pending_seconds": "OPSAGENT_PENDING_SECONDS",
+    "lease_seconds": "OPSAGENT_LEASE_SECONDS",
+    "deadline": "OPSAGENT_DEADLINE",
+    "change_deadline": "OPSAGENT_CHANGE_DEADLINE",
+    "rows": "OPSAGENT_ROWS",
+    "turn_calls": "OPSAGENT_TURN_CALLS",
+    "turn_seconds": "OPSAGENT_TURN_SECONDS",
+}
+
+
+def load_settings(given: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Resolve the settings: what the caller gave, else the environment, else the default; ``ConfigError`` names the one."""
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {
+        name: environ[variable] for name, variable in ENVIRONMENT.items() if environ.get(variable)
+    }
+    values.update({name: value for name, value in (given or {}).items() if value not in (None, "")})
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else "settings"
+        raise ConfigError(
+            f"The setting {name} cannot be used: {first['msg']}.",
+            hint=f"Correct it in the call, in the configuration file or in {ENVIRONMENT.get(name, 'the environment')}.",
+        ) from None
+
+
+def data_folder() -> Path:
+    """The folder ``opsagent`` in the user's Jupyter data directory."""
+    from jupyter_core.paths import jupyter_data_dir
+
+    return Path(jupyter_data_dir()) / "opsagent"

@@ -1,0 +1,190 @@
+"""What the gate and its callers know of the store, the audit and the plugins: protocols, no adapters."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Any, Protocol
+
+from opsagent_jupyter.lifecycle import ApprovalState
+from opsagent_jupyter.models import (
+    Actor,
+    Approval,
+    AuditEvent,
+    AuditRow,
+    Effect,
+    FeedEntry,
+    Health,
+    Host,
+    Instance,
+    Json,
+    Message,
+    Session,
+)
+from opsagent_jupyter.plugin import Connection, Plugin, Tool
+
+
+class Store(Protocol):
+    """The shared store. Methods are synchronous, short and thread-safe; each change is one transaction with its audit
+    event and its feed entry. Raises ``StoreError`` subclasses only."""
+
+    url: str
+    """For the eye: no password in it."""
+
+    # -- audit and feed
+    def record(self, *events: AuditEvent) -> int:
+        """Append audit events; return the seq of the last. Durable when it returns."""
+
+    def audit_rows(self, after: int, limit: int) -> Sequence[AuditRow]:
+        """Return the chain's rows with seq > after, in order, gapless."""
+
+    def audit_page(self, *, before: int | None, limit: int, filters: Mapping[str, str]) -> Sequence[AuditRow]:
+        """Return rows newest first; filters: risk, status, server, instance, tool, actor, session, approval, since, until."""
+
+    def audit_head(self) -> tuple[int, str]:
+        """Return (seq, hash) of the newest row; (0, genesis) when empty."""
+
+    def feed(self, after: int, limit: int = 500) -> Sequence[FeedEntry]:
+        """Return the changes with seq > after, in order."""
+
+    def feed_head(self) -> int:
+        """Return the newest change's seq, 0 when there is none."""
+
+    def watch(self, after: int) -> AsyncIterator[FeedEntry]:
+        """Yield changes as they happen, from after on, for ever; seen within 100 ms of the commit."""
+
+    # -- instances
+    def add_instance(self, instance: Instance, credentials: Mapping[str, str], event: AuditEvent) -> None:
+        """Keep an instance with its encrypted credential tokens; ``InstanceExists`` when the name is taken."""
+
+    def remove_instance(self, name: str, event: AuditEvent) -> None:
+        """Forget an instance and its credentials; ``UnknownInstance`` when there is none."""
+
+    def instance(self, name: str) -> Instance:
+        """Return an instance by name or id; ``UnknownInstance`` names near matches and what is attached."""
+
+    def instances(self) -> Sequence[Instance]:
+        """Return all instances by name."""
+
+    def credentials(self, instance_id: str) -> dict[str, str]:
+        """Return field -> encrypted token."""
+
+    def replace_credentials(self, tokens: Mapping[str, Mapping[str, str]], event: AuditEvent) -> None:
+        """Replace tokens of many instances in one transaction (key rotation): instance id -> field -> token."""
+
+    # -- sessions
+    def add_session(self, session: Session, event: AuditEvent) -> None:
+        """Keep a new session."""
+
+    def session(self, id: str) -> Session:
+        """Return a session by id or unique prefix; ``UnknownSession``."""
+
+    def sessions(self, *, limit: int = 100, before: datetime | None = None) -> Sequence[Session]:
+        """Return sessions, the last used first."""
+
+    def update_session(self, id: str, event: AuditEvent | None = None, **changes: Any) -> Session:
+        """Change title, model, instance, server or closed."""
+
+    def lease_session(self, id: str, holder: str, seconds: float) -> bool:
+        """Take or renew the right to work on a session; False when another holder's lease still runs."""
+
+    def release_session(self, id: str, holder: str) -> None:
+        """Give the lease back."""
+
+    def append(self, message: Message) -> Message:
+        """Append a message (its ``seq`` is set here) and return it."""
+
+    def messages(self, session: str, after: int = 0, limit: int = 10_000) -> Sequence[Message]:
+        """Return a transcript's messages with seq > after, in order."""
+
+    # -- approvals
+    def add_approval(self, approval: Approval, event: AuditEvent) -> None:
+        """Keep a new pending request; when it names ``supersedes``, that one moves to superseded in the same transaction."""
+
+    def approval(self, id: str) -> Approval:
+        """Return a request by id or unique prefix (4 characters or more); ``UnknownApproval``."""
+
+    def approvals(
+        self, *, states: Sequence[ApprovalState] = (), session: str = "", limit: int = 100, before: datetime | None = None
+    ) -> Sequence[Approval]:
+        """Return requests, newest first."""
+
+    def move(self, id: str, new: ApprovalState, event: AuditEvent, **changes: Any) -> Approval:
+        """Move a request along one arrow, one conditional UPDATE; ``AlreadyDecided`` (state, by, at) when somebody else was
+        first, ``IllegalTransition`` when the table has no such arrow. ``changes`` are the fields that go with it
+        (decided_by, decided_at, reason, use_by, host, claimed_at, effect, ended_at)."""
+
+    def claim(self, id: str, host: str, event: AuditEvent) -> Approval | None:
+        """Take an approved request that is still in time, once: approved -> executing. None when it is not to be had."""
+
+    def note(self, id: str, host: str, evidence: Mapping[str, Json]) -> None:
+        """Add evidence to an executing request of this host, durably, before its statement is sent."""
+
+    def expire(self, at: datetime) -> Sequence[Approval]:
+        """Move what is overdue (pending past expires_at, approved past use_by) to expired; return those."""
+
+    # -- hosts
+    def heartbeat(self, host: Host) -> None:
+        """Say that this host lives."""
+
+    def hosts(self) -> Sequence[Host]:
+        """Return the hosts that have been seen."""
+
+    def forget_host(self, id: str) -> None:
+        """Remove a host that ended in order."""
+
+    def orphans(self, dead_before: datetime) -> Sequence[Approval]:
+        """Return executing requests whose host's heartbeat is older than that (or gone)."""
+
+    def close(self) -> None:
+        """Let go of the connections."""
+
+
+class Vault(Protocol):
+    """Encrypts and decrypts credentials (``credentials.py``)."""
+
+    def encrypt(self, text: str, *, instance: str, field: str) -> str:
+        """Return a token bound to instance and field."""
+
+    def decrypt(self, token: str, *, instance: str, field: str) -> str:
+        """Return the text; ``CredentialError`` when it cannot be read."""
+
+
+class Plugins(Protocol):
+    """The plugins that are installed (``plugins/registry.py``)."""
+
+    def plugin(self, name: str) -> Plugin:
+        """Return a plugin by name; ``UnknownPlugin`` or ``MissingExtra``."""
+
+    def names(self) -> Sequence[str]:
+        """Return the names of the plugins that are installed."""
+
+    def tool(self, name: str, plugin: str = "") -> Tool:
+        """Return a tool by full name, or by short name within ``plugin``; ``UnknownTool`` names near matches."""
+
+    def tools(self, plugin: str = "") -> Sequence[Tool]:
+        """Return the tools of one plugin, or of all."""
+
+
+class Connections(Protocol):
+    """Live connections by instance (``runtime.py``)."""
+
+    def use(self, instance: Instance) -> AbstractAsyncContextManager[Connection]:
+        """Lend a connection for one call; a broken one is not lent again."""
+
+    def redact(self, text: str) -> str:
+        """Strike every known secret out of a text."""
+
+
+class Projection(Protocol):
+    """The audit in DuckDB (``audit/projection.py``)."""
+
+    def carry(self) -> int | None:
+        """Carry new rows from the store exactly once; the number carried, or None when another process holds the file."""
+
+
+__all__ = [
+    "Actor", "Approval", "ApprovalState", "AuditEvent", "AuditRow", "Connection", "Connections", "Effect", "FeedEntry",
+    "Health", "Host", "Instance", "Message", "Plugin", "Plugins", "Projection", "Session", "Store", "Tool", "Vault",
+]  # fmt: skip
