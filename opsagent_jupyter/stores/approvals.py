@@ -1,0 +1,193 @@
+"""Approval requests in the store: each arrow of their life is one conditional UPDATE."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, update
+
+from opsagent_jupyter.errors import ApprovalError, StoreCorrupt, UnknownApproval
+from opsagent_jupyter.lifecycle import TRANSITIONS, ApprovalState
+from opsagent_jupyter.models import Actor, Approval, AuditEvent, Json, canonical
+from opsagent_jupyter.stores.latecomers import already_decided, require_in_time
+from opsagent_jupyter.stores.ledger import Change
+from opsagent_jupyter.stores.prefixes import matches
+from opsagent_jupyter.stores.tables import approval_requests, hosts
+
+S = ApprovalState
+T = approval_requests
+
+#: What may be written beside the state; everything else was bound by the digest when the request was made.
+SETTABLE = {"decided_by", "decided_at", "reason", "use_by", "host", "claimed_at", "evidence", "effect", "ended_at"}
+#: Moves that come too late once the time of the request has run out.
+TIMELY = {S.APPROVED, S.REJECTED, S.EXECUTING}
+#: Who lets requests expire.
+CLOCK = Actor(id="opsagent:clock", name="the clock", via="worker")
+
+
+def columns_of(approval: Approval) -> dict[str, Any]:
+    names = ("id", "version", "session", "host", "created_at", "expires_at", "use_by")
+    body = canonical(approval.model_dump(mode="json", exclude={"state", "version"}))
+    return {**{name: getattr(approval, name) for name in names}, "state": str(approval.state), "body": body}
+
+
+def approval_of(row: Any) -> Approval:
+    try:
+        return Approval.model_validate({**json.loads(row.body), "state": row.state, "version": row.version})
+    except (ValueError, TypeError) as error:
+        raise StoreCorrupt(f"The approval request {row.id} cannot be read: {error}.") from None
+
+
+def find(connection: Connection, id: str) -> Approval:
+    """Return a request by id or unique prefix."""
+    found = matches(connection, T.c.id, id)
+    if len(found) > 1:
+        raise UnknownApproval(
+            f"{id!r} is short for several requests: {', '.join(found)}.", hint="Write more of the id."
+        )
+    if not found:
+        raise UnknownApproval(f"There is no approval request {id!r}.")
+    return approval_of(connection.execute(select(T).where(T.c.id == found[0])).one())
+
+
+def hold(change: Change, id: str) -> Approval:
+    """Return a request by its whole id, and keep others from changing it until this change ends."""
+    row = change.connection.execute(select(T).where(T.c.id == id).with_for_update()).one_or_none()
+    if row is None:
+        raise UnknownApproval(f"There is no approval request {id!r}.")
+    return approval_of(row)
+
+
+def page(
+    connection: Connection, states: Sequence[ApprovalState], session: str, limit: int, before: datetime | None
+) -> Sequence[Approval]:
+    found = select(T).order_by(T.c.created_at.desc(), T.c.id).limit(limit)
+    if states:
+        found = found.where(T.c.state.in_([str(state) for state in states]))
+    if session:
+        found = found.where(T.c.session == session)
+    if before is not None:
+        found = found.where(T.c.created_at < before)
+    return [approval_of(row) for row in connection.execute(found)]
+
+
+def add(change: Change, approval: Approval, event: AuditEvent) -> None:
+    """Keep a new request; the one it supersedes ends in the same transaction."""
+    if approval.state is not S.PENDING:
+        raise ApprovalError(f"A new approval request starts pending, not {approval.state}.")
+    change.connection.execute(insert(T).values(columns_of(approval)))
+    change.audit(_complete(event, approval))
+    change.announce("approval", approval.id, str(approval.state))
+    if approval.supersedes:
+        old = hold(change, approval.supersedes)
+        ending = event.model_copy(
+            update={
+                "type": "approval.superseded",
+                "approval": "",
+                "status": "",
+                "digest": old.digest,
+                "at": change.at,
+                "details": {"superseded_by": approval.id},
+            }
+        )
+        transit(change, old, S.SUPERSEDED, ending, {})
+
+
+def transit(
+    change: Change, approval: Approval, new: ApprovalState, event: AuditEvent, changes: Mapping[str, Any]
+) -> Approval:
+    """Take one arrow with its audit event and its word to the watchers."""
+    if unknown := set(changes) - SETTABLE:
+        raise TypeError(f"a move sets no {', '.join(sorted(unknown))}")
+    require_in_time(approval, new)
+    fields = {**_implied(approval, new, event), **changes}
+    after = Approval.model_validate({**approval.model_dump(), **fields, "state": new, "version": approval.version + 1})
+    _write(change, approval, after)
+    change.audit(_complete(event, after))
+    change.announce("approval", after.id, str(new))
+    return after
+
+
+def _write(change: Change, before: Approval, after: Approval) -> None:
+    still = and_(T.c.id == before.id, T.c.state == str(before.state), T.c.version == before.version)
+    written = change.connection.execute(update(T).where(still).values(columns_of(after)))
+    if written.rowcount != 1:
+        raise already_decided(hold(change, before.id))
+
+
+def _implied(approval: Approval, new: ApprovalState, event: AuditEvent) -> dict[str, Any]:
+    """The fields that follow from a move where the caller names none."""
+    fields: dict[str, Any] = {}
+    if new in {S.APPROVED, S.REJECTED}:
+        fields = {"decided_by": event.actor, "decided_at": event.at}
+    if new is S.APPROVED:
+        fields["use_by"] = approval.expires_at
+    if new is S.EXECUTING:
+        fields["claimed_at"] = event.at
+    if not TRANSITIONS[new]:
+        fields["ended_at"] = event.at
+    return fields
+
+
+def _complete(event: AuditEvent, approval: Approval) -> AuditEvent:
+    """The event with the request it belongs to, and its new state, where the caller left them out."""
+    return event.model_copy(
+        update={"approval": event.approval or approval.id, "status": event.status or str(approval.state)}
+    )
+
+
+def overdue(approval: Approval, at: datetime) -> bool:
+    """True when the time for a decision, or for the run after it, is over."""
+    if approval.state is S.PENDING:
+        return approval.expires_at <= at
+    return approval.state is S.APPROVED and (approval.use_by or approval.expires_at) <= at
+
+
+def overdue_ids(connection: Connection, at: datetime) -> Sequence[str]:
+    late: ColumnElement[bool] = or_(
+        and_(T.c.state == S.PENDING.value, T.c.expires_at <= at), and_(T.c.state == S.APPROVED.value, T.c.use_by <= at)
+    )
+    return connection.execute(select(T.c.id).where(late).order_by(T.c.created_at, T.c.id)).scalars().all()
+
+
+def expire(change: Change, approval: Approval, at: datetime) -> Approval:
+    """Let the time of a request run out."""
+    event = AuditEvent(
+        type="approval.expired",
+        actor=CLOCK,
+        at=at,
+        risk=approval.risk,
+        tool=approval.tool,
+        session=approval.session,
+        call=approval.call,
+        digest=approval.digest,
+        setup=approval.setup,
+        arguments=approval.arguments,
+        server=approval.target.server,
+        instance=approval.target.instance,
+        environment=approval.target.environment,
+        reason="nobody decided in time" if approval.state is S.PENDING else "no host ran it in time",
+    )
+    return transit(change, approval, S.EXPIRED, event, {"ended_at": at})
+
+
+def note(connection: Connection, id: str, host: str, evidence: Mapping[str, Json]) -> None:
+    """Add evidence to a request that this host executes; otherwise nothing may be sent, so it is an error."""
+    row = connection.execute(select(T).where(T.c.id == id).with_for_update()).one_or_none()
+    if row is None:
+        raise UnknownApproval(f"There is no approval request {id!r}.")
+    approval = approval_of(row)
+    if approval.state is not S.EXECUTING or approval.host != host:
+        raise already_decided(approval)
+    noted = approval.model_copy(update={"evidence": {**approval.evidence, **evidence}})
+    still = and_(T.c.id == id, T.c.state == S.EXECUTING.value, T.c.host == host)
+    connection.execute(update(T).where(still).values(body=columns_of(noted)["body"]))
+
+
+def orphans(connection: Connection, dead_before: datetime) -> Sequence[Approval]:
+    living = select(hosts.c.id).where(hosts.c.seen_at >= dead_before)
+    lost = select(T).where(T.c.state == S.EXECUTING.value, T.c.host.not_in(living)).order_by(T.c.created_at, T.c.id)
+    return [approval_of(row) for row in connection.execute(lost)]

@@ -1,0 +1,166 @@
+"""The transaction of every change: the change, its audit and the word to the watchers commit together or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, insert, or_, select, update
+
+from opsagent_jupyter.audit.chain import body_of, link
+from opsagent_jupyter.errors import AuditQueryError, AuditUnavailable, StoreCorrupt
+from opsagent_jupyter.models import AuditEvent, AuditRow, FeedEntry, new_id, now
+from opsagent_jupyter.stores.storage import Storage
+from opsagent_jupyter.stores.tables import chain_head, change_feed, plugin_audit_log, storable
+
+HEAD = select(chain_head).where(chain_head.c.id == 1)
+ROW = select(*(plugin_audit_log.c[name] for name in AuditRow.model_fields))
+ENTRY = select(change_feed)
+
+
+class Change:
+    """One change in the making. The chain's head is locked from its first moment, so changes come one after another."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.at = now()
+        head = head_of(connection, lock=True)
+        self.log_id: str = head.log_id
+        self.seq: int = head.audit_seq
+        self._hash: str = head.audit_hash
+        self._feed_seq: int = head.feed_seq
+        self._events: list[dict[str, Any]] = []
+        self._entries: list[dict[str, Any]] = []
+
+    def audit(self, event: AuditEvent) -> int:
+        """Give an event its place in the chain and return its seq."""
+        seq, event_id = self.seq + 1, new_id()
+        body = _body(event, seq, event_id)
+        link_hash = link(self._hash, body)
+        self._events.append(
+            {
+                **_columns(event),
+                "seq": seq,
+                "event_id": event_id,
+                "body": body,
+                "prev_hash": self._hash,
+                "hash": link_hash,
+            }
+        )
+        self.seq, self._hash = seq, link_hash
+        return seq
+
+    def announce(self, topic: str, key: str, kind: str) -> None:
+        """Tell the watchers."""
+        self._feed_seq += 1
+        self._entries.append({"seq": self._feed_seq, "at": self.at, "topic": topic, "key": key, "kind": kind})
+
+    def settle(self, *, notify: bool) -> None:
+        """Write what was audited and announced, and move the head."""
+        if self._events:
+            self.connection.execute(insert(plugin_audit_log), self._events)
+        if self._entries:
+            self.connection.execute(insert(change_feed), self._entries)
+        if self._events or self._entries:
+            moved = update(chain_head).where(chain_head.c.id == 1)
+            values = {"audit_seq": self.seq, "audit_hash": self._hash, "feed_seq": self._feed_seq}
+            if notify:
+                notification = func.pg_notify(channel_of(self.log_id), str(self._feed_seq))
+                self.connection.execute(moved.values(values).returning(notification)).all()
+            else:
+                self.connection.execute(moved.values(values))
+
+
+def channel_of(log_id: str) -> str:
+    """The name under which a store's watchers are notified: stores may share a PostgreSQL database."""
+    return f"opsagent_{log_id[:16]}"
+
+
+@contextmanager
+def change(storage: Storage) -> Iterator[Change]:
+    """One transaction around a change."""
+    with storage.writing() as connection:
+        making = Change(connection)
+        yield making
+        making.settle(notify=storage.notifies)
+
+
+def head_of(connection: Connection, *, lock: bool = False) -> Any:
+    """The head's row; ``StoreCorrupt`` when somebody removed it."""
+    row = connection.execute(HEAD.with_for_update() if lock else HEAD).one_or_none()
+    if row is None:
+        raise StoreCorrupt("The store has lost the head of its audit chain.")
+    return row
+
+
+def _body(event: AuditEvent, seq: int, event_id: str) -> str:
+    try:
+        return storable(body_of(event, seq, event_id))
+    except ValueError as error:
+        raise AuditUnavailable(
+            f"The audit record cannot be written as JSON ({error}), so the operation was not started.",
+            hint="Use values that JSON has a text for: no NaN and no infinity.",
+        ) from None
+
+
+def _columns(event: AuditEvent) -> dict[str, Any]:
+    """What the queries filter by."""
+    names = ("at", "type", "status", "tool", "server", "instance", "session", "approval")
+    return {
+        **{name: getattr(event, name) for name in names},
+        "risk": str(event.risk or ""),
+        "actor": event.actor.id,
+        "actor_name": event.actor.name,
+    }
+
+
+def rows_after(connection: Connection, after: int, limit: int) -> Sequence[AuditRow]:
+    found = ROW.where(plugin_audit_log.c.seq > after).order_by(plugin_audit_log.c.seq).limit(limit)
+    return _rows(connection, found)
+
+
+def rows_before(
+    connection: Connection, before: int | None, limit: int, filters: Mapping[str, str]
+) -> Sequence[AuditRow]:
+    found = ROW.where(*(_condition(name, value) for name, value in filters.items()))
+    if before is not None:
+        found = found.where(plugin_audit_log.c.seq < before)
+    return _rows(connection, found.order_by(plugin_audit_log.c.seq.desc()).limit(limit))
+
+
+def _rows(connection: Connection, found: Select[Any]) -> Sequence[AuditRow]:
+    return [AuditRow.model_construct(**row._mapping) for row in connection.execute(found)]  # noqa: SLF001 - public in SQLAlchemy
+
+
+def _condition(name: str, value: str) -> Any:
+    columns = plugin_audit_log.c
+    match name:
+        case "since":
+            return columns.at >= _time(name, value)
+        case "until":
+            return columns.at < _time(name, value)
+        case "actor":
+            return or_(columns.actor == value, columns.actor_name == value)
+        case "risk" | "status" | "server" | "instance" | "tool" | "session" | "approval":
+            return columns[name] == value
+    raise AuditQueryError(
+        f"The audit has no filter {name!r}.",
+        hint="Filter by risk, status, server, instance, tool, actor, session, approval, since or until.",
+    )
+
+
+def _time(name: str, value: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise AuditQueryError(f"{name} is no time: {value!r}.", hint="Write 2026-11-01T14:00:00+00:00.") from None
+    if moment.tzinfo is None:
+        raise AuditQueryError(f"{name} has no time zone: {value!r}.", hint="Write 2026-11-01T14:00:00+00:00.")
+    return moment
+
+
+def entries_after(connection: Connection, after: int, limit: int) -> Sequence[FeedEntry]:
+    found = ENTRY.where(change_feed.c.seq > after).order_by(change_feed.c.seq).limit(limit)
+    return [FeedEntry.model_construct(**row._mapping) for row in connection.execute(found)]  # noqa: SLF001 - as above

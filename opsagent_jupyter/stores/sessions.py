@@ -1,0 +1,101 @@
+"""Conversations in the store: their transcripts without gaps, and the right to work on one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, insert, or_, select, update
+
+from opsagent_jupyter.errors import StoreCorrupt, UnknownSession
+from opsagent_jupyter.models import AuditEvent, Message, Session, canonical, now
+from opsagent_jupyter.stores.ledger import Change
+from opsagent_jupyter.stores.prefixes import matches
+from opsagent_jupyter.stores.tables import chat_messages, chat_sessions
+
+S = chat_sessions
+M = chat_messages
+SESSION = select(*(S.c[name] for name in Session.model_fields))
+CHANGEABLE = {"title", "model", "instance", "server", "closed"}
+
+
+def session_of(row: Any) -> Session:
+    return Session.model_validate(dict(row._mapping))  # noqa: SLF001 - public in SQLAlchemy
+
+
+def find(connection: Connection, id: str) -> Session:
+    """Return a session by id or unique prefix."""
+    found = matches(connection, S.c.id, id)
+    if len(found) > 1:
+        raise UnknownSession(f"{id!r} is short for several sessions: {', '.join(found)}.", hint="Write more of the id.")
+    if not found:
+        raise UnknownSession(f"There is no session {id!r}.")
+    return session_of(connection.execute(SESSION.where(S.c.id == found[0])).one())
+
+
+def page(connection: Connection, limit: int, before: datetime | None) -> Sequence[Session]:
+    found = SESSION.order_by(S.c.updated_at.desc(), S.c.id).limit(limit)
+    if before is not None:
+        found = found.where(S.c.updated_at < before)
+    return [session_of(row) for row in connection.execute(found)]
+
+
+def add(change: Change, session: Session, event: AuditEvent) -> None:
+    change.connection.execute(insert(S).values(**session.model_dump(), last_seq=0, lease_holder=""))
+    change.audit(event)
+    change.announce("session", session.id, "added")
+
+
+def alter(change: Change, id: str, event: AuditEvent | None, changes: Mapping[str, Any]) -> Session:
+    if unknown := set(changes) - CHANGEABLE:
+        raise TypeError(f"a session has no changeable {', '.join(sorted(unknown))}")
+    before = find(change.connection, id)
+    after = Session.model_validate({**before.model_dump(), **changes, "updated_at": change.at})
+    change.connection.execute(update(S).where(S.c.id == after.id).values(after.model_dump(exclude={"id"})))
+    if event is not None:
+        change.audit(event)
+    change.announce("session", after.id, "closed" if after.closed and not before.closed else "changed")
+    return after
+
+
+def append(change: Change, message: Message) -> Message:
+    """Give a message the next number of its session and keep it."""
+    counted = update(S).where(S.c.id == message.session).values(last_seq=S.c.last_seq + 1, updated_at=change.at)
+    seq = change.connection.execute(counted.returning(S.c.last_seq)).scalar_one_or_none()
+    if seq is None:
+        raise UnknownSession(f"There is no session {message.session!r}.")
+    kept = message.model_copy(update={"seq": seq})
+    body = canonical(kept.model_dump(mode="json"))
+    change.connection.execute(insert(M).values(session=kept.session, seq=seq, body=body))
+    change.announce("message", kept.session, "appended")
+    return kept
+
+
+def transcript(connection: Connection, session: str, after: int, limit: int) -> Sequence[Message]:
+    found = select(M).where(M.c.session == session, M.c.seq > after).order_by(M.c.seq).limit(limit)
+    return [_message(row) for row in connection.execute(found)]
+
+
+def _message(row: Any) -> Message:
+    try:
+        return Message.model_validate_json(row.body)
+    except ValueError as error:
+        raise StoreCorrupt(f"Message {row.seq} of session {row.session} cannot be read: {error}.") from None
+
+
+def lease(connection: Connection, id: str, holder: str, seconds: float) -> bool:
+    """Take or renew the right to work on a session, unless another holder's still runs."""
+    at = now()
+    free = or_(S.c.lease_holder == "", S.c.lease_holder == holder, S.c.lease_until <= at)
+    taken = update(S).where(S.c.id == id, free).values(lease_holder=holder, lease_until=at + timedelta(seconds=seconds))
+    if connection.execute(taken).rowcount == 1:
+        return True
+    if connection.execute(select(S.c.id).where(S.c.id == id)).one_or_none() is None:
+        raise UnknownSession(f"There is no session {id!r}.")
+    return False
+
+
+def release(connection: Connection, id: str, holder: str) -> None:
+    held = update(S).where(S.c.id == id, S.c.lease_holder == holder)
+    connection.execute(held.values(lease_holder="", lease_until=None))

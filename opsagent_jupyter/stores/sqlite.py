@@ -1,0 +1,264 @@
+"""The store in one SQLite file: safe journal mode, whole-disk durability, one writer at a time."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.engine import URL
+from sqlalchemy.pool import QueuePool
+
+from opsagent_jupyter.errors import (
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreLocked,
+    StoreReadOnly,
+    StoreUnavailable,
+)
+from opsagent_jupyter.stores.storage import seam, survive_fork
+from opsagent_jupyter.stores.turns import Turns
+
+#: Seconds between two looks at ``PRAGMA data_version``: 24 ms until a change is seen, 0.3 % of a core.
+LOOK = 0.05
+#: File systems on which SQLite's locks cannot be trusted between machines.
+NETWORK = re.compile(
+    r"^(nfs|cifs|smb|9p|afs|ncpfs|fuse\.(sshfs|s3fs|gcsfuse|glusterfs)|ceph|lustre|glusterfs|gpfs|beegfs)"
+)
+
+#: https://sqlite.org/wal.html, "The WAL-reset bug": 3.7.0 to 3.51.2, but for two maintained lines.
+_WAL_FIXED = (3, 51, 3)
+_WAL_FIXED_LINES = {(3, 50): 7, (3, 44): 6}
+
+_FAILURES: dict[int, tuple[type[StoreError], str]] = {
+    sqlite3.SQLITE_BUSY: (StoreLocked, "Another process holds the store locked"),
+    sqlite3.SQLITE_LOCKED: (StoreLocked, "Another connection holds the store locked"),
+    sqlite3.SQLITE_CORRUPT: (StoreCorrupt, "The store file is damaged"),
+    sqlite3.SQLITE_NOTADB: (StoreCorrupt, "The store file is no SQLite database"),
+    sqlite3.SQLITE_READONLY: (StoreReadOnly, "The store file cannot be written"),
+    sqlite3.SQLITE_PERM: (StoreReadOnly, "The store file cannot be written"),
+    sqlite3.SQLITE_CANTOPEN: (StoreReadOnly, "The store file or its journal cannot be opened"),
+    sqlite3.SQLITE_FULL: (StoreFull, "The disk of the store is full"),
+    sqlite3.SQLITE_IOERR: (StoreUnavailable, "The disk of the store fails"),
+}
+
+
+def wal_is_safe(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:
+    """True when this SQLite has no WAL-reset bug, which can corrupt a file that several connections write."""
+    fixed = _WAL_FIXED_LINES.get((version[0], version[1]))
+    return version >= _WAL_FIXED or (fixed is not None and version[2] >= fixed)
+
+
+def filesystem_of(path: Path, mounts: str) -> str:
+    """The type of the file system that holds a path, by the text of ``/proc/mounts``; empty when it is not in there."""
+    found, depth = "", -1
+    for line in mounts.splitlines():
+        _, place, kind, *_ = [*line.split(" "), "", "", ""]
+        mount = Path(place.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\"))
+        if path.is_relative_to(mount) and len(mount.parts) >= depth:
+            found, depth = kind, len(mount.parts)
+    return found
+
+
+def explain(error: BaseException, path: Path) -> StoreError:
+    """Return our error for one of SQLite's, by its result code."""
+    code = getattr(error, "sqlite_errorcode", None)
+    kind, what = _FAILURES.get((code or 0) & 0xFF, (StoreError, "The store cannot do this"))
+    return kind(f"{what} ({error}): {path}.", native_code=getattr(error, "sqlite_errorname", ""))
+
+
+def explain_os(error: OSError, path: Path) -> StoreError:
+    """Return our error for one of the operating system's."""
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return StoreReadOnly(f"The store cannot be made at {path}: {error.strerror}.")
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StoreFull(f"The store cannot be made at {path}: {error.strerror}.")
+    return StoreUnavailable(f"The store cannot be opened at {path}: {error.strerror}.")
+
+
+class SqliteFile:
+    """A store in one file, shared by the processes of one machine."""
+
+    kind = "sqlite"
+    notifies = False
+
+    def __init__(self, path: Path, lock_timeout: float) -> None:
+        self.path = path
+        self.url = f"sqlite:///{path}"
+        self.journal_mode = ""
+        self.notices: tuple[str, ...] = ()
+        self._lock_timeout = lock_timeout
+        self._turns = Turns(path.with_name(path.name + ".lock"), lock_timeout)
+        self._make_file()
+        self._engine = create_engine(
+            URL.create("sqlite", database=str(path)),
+            poolclass=QueuePool,
+            pool_timeout=lock_timeout,
+            max_overflow=20,
+            hide_parameters=True,
+        )
+        event.listen(self._engine, "connect", self._prepare)
+        event.listen(self._engine, "begin", _begin)
+        self._writer = self._engine.execution_options(begin="BEGIN IMMEDIATE")
+        self._snapshots = self._engine.execution_options(begin="BEGIN")
+        survive_fork(self._engine)
+        self._settle()
+
+    def _make_file(self) -> None:
+        """Make folder and file for this user alone. An existing file is never opened here: closing it would drop the
+        locks that SQLite holds on it for this process."""
+        try:
+            if not self.path.parent.exists():
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self.path.exists():
+                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise explain_os(error, self.path) from None
+
+    def _settle(self) -> None:
+        """Learn the journal mode, and what there is to say about this place."""
+        with self.reading() as connection:
+            self.journal_mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+        self.notices = tuple(self._observations())
+
+    def _observations(self) -> Iterator[str]:
+        if self._on_network():
+            yield (
+                f"{self.path} is on a network file system ({self._filesystem()}), where SQLite's locks may fail "
+                "between machines. Use a local disk, or PostgreSQL through OPSAGENT_STORE_URL."
+            )
+        if self.journal_mode != "wal":
+            yield (
+                f"SQLite {sqlite3.sqlite_version}: rollback journal instead of WAL, because of "
+                + (
+                    "the WAL-reset bug before 3.51.3."
+                    if not wal_is_safe()
+                    else "the file system or the file's history."
+                )
+            )
+        if os.name == "posix" and self.path.stat().st_mode & 0o077:
+            yield f"{self.path} can be read by other users of this machine; make it private with chmod 600."
+
+    def _filesystem(self) -> str:
+        mounts = Path("/proc/mounts")
+        return filesystem_of(self.path, mounts.read_text(errors="replace")) if mounts.exists() else ""
+
+    def _on_network(self) -> bool:
+        return NETWORK.match(self._filesystem()) is not None
+
+    def _prepare(self, connection: sqlite3.Connection, _record: Any) -> None:
+        """Set up a new connection; every change is on the disk when COMMIT returns."""
+        connection.isolation_level = None
+        with closing(connection.cursor()) as cursor:
+            cursor.execute(f"PRAGMA busy_timeout = {int(self._lock_timeout * 1000)}")
+            cursor.execute("PRAGMA foreign_keys = ON")
+            cursor.execute("PRAGMA synchronous = FULL")
+            self._choose_journal(cursor)
+
+    def _choose_journal(self, cursor: sqlite3.Cursor) -> None:
+        """A new file gets WAL where that is safe. A file once taken out of WAL stays out: another Python of this
+        machine may have the SQLite with the bug, and it follows the mode that it finds in the file."""
+        if self.journal_mode == "wal":
+            return
+        safe = wal_is_safe() and not self._on_network()
+        current = cursor.execute("PRAGMA journal_mode").fetchall()[0][0]
+        empty = cursor.execute("PRAGMA page_count").fetchall()[0][0] == 0
+        if safe and (current == "wal" or empty):
+            self._switch(cursor, "wal")
+        else:
+            self._switch(cursor, "truncate")
+
+    def _switch(self, cursor: sqlite3.Cursor, mode: str) -> None:
+        """Set the journal mode; changing to or from WAL needs the file alone and does not wait for it by itself."""
+        deadline = time.monotonic() + self._lock_timeout
+        while True:
+            try:
+                got = cursor.execute(f"PRAGMA journal_mode = {mode}").fetchall()[0][0]
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                got = "busy"
+            if got == mode:
+                return
+            if time.monotonic() > deadline:
+                raise StoreLocked(
+                    f"The store {self.path} is in journal mode {got}, which SQLite {sqlite3.sqlite_version} breaks.",
+                    hint="Close the other processes that use the store once, then start this one again.",
+                )
+            time.sleep(0.02)
+
+    @contextmanager
+    def _seam(self) -> Iterator[None]:
+        try:
+            with seam(lambda error: explain(error, self.path)):
+                yield
+        except sqlite3.Error as error:
+            raise explain(error, self.path) from None
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        with self._seam(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        with self._seam(), self._snapshots.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        with self._turns.turn(), self._seam(), self._writer.begin() as connection:
+            yield connection
+
+    def exclude(self, connection: Connection) -> None:
+        """``BEGIN IMMEDIATE`` has done it."""
+
+    def changes(self, stop: threading.Event, channel: str) -> Iterator[None]:  # noqa: ARG002 - the other database's need
+        """Look at ``data_version`` on one kept connection. It is read before the caller reads the feed, so that a
+        commit between the two shows at the next look."""
+        with self._seam():
+            kept = self._engine.raw_connection()
+            kept.detach()
+            with closing(kept):
+                seen = None
+                while not stop.is_set():
+                    cursor = kept.cursor()
+                    cursor.execute("PRAGMA data_version")
+                    found = cursor.fetchall()[0][0]
+                    cursor.close()
+                    if found != seen:
+                        seen = found
+                        yield
+                    stop.wait(LOOK)
+
+    def backup(self, path: Path) -> bool:
+        """Copy the file page by page through SQLite, as it is at one moment."""
+        source = closing(sqlite3.connect(self.path, timeout=self._lock_timeout))
+        with self._seam(), source as pages, closing(sqlite3.connect(path)) as target:
+            pages.backup(target)
+        return True
+
+    def damage(self) -> Sequence[str]:
+        with self.reading() as connection:
+            found = connection.exec_driver_sql("PRAGMA quick_check(20)").scalars().all()
+        return [] if found == ["ok"] else list(found)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _begin(connection: Connection) -> None:
+    statement = connection.get_execution_options().get("begin")
+    if statement:
+        connection.exec_driver_sql(statement)

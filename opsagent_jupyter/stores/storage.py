@@ -1,0 +1,92 @@
+"""What the two databases under the store have to offer, and the one seam where their errors become ours."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolExhausted
+
+from opsagent_jupyter.errors import StoreError, StoreLocked
+
+
+class Storage(Protocol):
+    """One database that holds a store. Its errors leave through ``seam`` as ``StoreError``."""
+
+    kind: str
+    """``sqlite`` or ``postgresql``."""
+    url: str
+    """For the eye: no password in it."""
+    journal_mode: str
+    """``wal`` or ``truncate`` on SQLite, empty on PostgreSQL."""
+    notices: tuple[str, ...]
+    """What an operator should know about this place."""
+    notifies: bool
+    """True when a writer tells the watchers itself (``NOTIFY``)."""
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Lend a connection on which each statement stands for itself."""
+
+    def snapshot(self) -> AbstractContextManager[Connection]:
+        """Lend a connection that sees one moment only."""
+
+    def writing(self) -> AbstractContextManager[Connection]:
+        """Lend a connection in a write transaction, committed at the end and rolled back on an error."""
+
+    def exclude(self, connection: Connection) -> None:
+        """Within a write transaction, keep every other migration out until it ends."""
+
+    def changes(self, stop: threading.Event, channel: str) -> Iterator[None]:
+        """Yield at once, and then whenever something may have been committed, until ``stop`` is set."""
+
+    def backup(self, path: Path) -> bool:
+        """Copy the database to a new file as it is at one moment; False when it has no way of its own."""
+
+    def damage(self) -> Sequence[str]:
+        """What the database itself finds wrong with its files."""
+
+    def close(self) -> None:
+        """Let go of the connections."""
+
+
+@contextmanager
+def seam(explain: Callable[[BaseException], StoreError]) -> Iterator[None]:
+    """The one place where errors of SQLAlchemy and of the driver become ours.
+
+    The original is not chained: its frames hold connection arguments, the password among them.
+    """
+    try:
+        yield
+    except PoolExhausted:
+        raise StoreLocked("All connections to the store are in use.") from None
+    except IntegrityError as error:
+        raise StoreError(f"The store has such a row already, or lacks the one it belongs to: {error.orig}.") from None
+    except DBAPIError as error:
+        raise explain(error.orig or error) from None
+
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+#: A forked child keeps its parent's connections alive without using them: closing them would disturb the parent.
+_left_alone: list[Any] = []
+
+
+def survive_fork(engine: Engine) -> None:
+    """Let a forked child of this process open connections of its own."""
+    _engines.add(engine)
+
+
+def _leave_alone() -> None:
+    for engine in _engines:
+        _left_alone.append(engine.pool)
+        engine.dispose(close=False)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_alone)

@@ -1,0 +1,101 @@
+"""Watching the feed: a thread waits for commits, the event loop reads what they brought."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
+
+from opsagent_jupyter.errors import StoreError
+from opsagent_jupyter.models import FeedEntry
+
+#: Seconds until a store that did not answer is asked again.
+PATIENCE = 1.0
+
+
+class Pulse(threading.Thread):
+    """Rings whenever something may have been committed, and once at its start."""
+
+    def __init__(self, changes: Callable[[threading.Event], Iterator[None]], ring: Callable[[], object]) -> None:
+        super().__init__(name="opsagent-watch", daemon=True)
+        self.stopping = threading.Event()
+        self.failure: StoreError | None = None
+        self._changes = changes
+        self._ring = ring
+
+    def run(self) -> None:
+        with suppress(RuntimeError):  # the loop that was rung is closed: nobody watches any more
+            while not self.stopping.is_set():
+                try:
+                    for _ in self._changes(self.stopping):
+                        self._ring()
+                except StoreError as error:
+                    self._rest(error)
+
+    def _rest(self, error: StoreError) -> None:
+        """A store that is away for a while is waited for; any other trouble ends the watching."""
+        if error.retryable:
+            self.stopping.wait(PATIENCE)
+        else:
+            self.failure = error
+            self.stopping.set()
+            self._ring()
+
+    def stop(self) -> None:
+        self.stopping.set()
+        with suppress(RuntimeError):
+            self._ring()
+
+
+class Watch:
+    """The watches of one store, so that closing it ends them."""
+
+    def __init__(
+        self,
+        read: Callable[[int], Sequence[FeedEntry]],
+        changes: Callable[[threading.Event], Iterator[None]],
+    ) -> None:
+        self._read = read
+        self._changes = changes
+        self._pulses: set[Pulse] = set()
+
+    async def entries(self, after: int) -> AsyncIterator[FeedEntry]:
+        """Yield entries with seq > after as they are committed, until cancelled or closed."""
+        bell = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        pulse = Pulse(self._changes, lambda: loop.call_soon_threadsafe(bell.set))
+        self._pulses.add(pulse)
+        pulse.start()
+        try:
+            while True:
+                await bell.wait()
+                bell.clear()
+                if pulse.failure:
+                    raise pulse.failure
+                if pulse.stopping.is_set():
+                    return
+                while batch := await self._next(after):
+                    for entry in batch:
+                        yield entry
+                    after = batch[-1].seq
+        finally:
+            self._pulses.discard(pulse)
+            pulse.stop()
+
+    async def _next(self, after: int) -> Sequence[FeedEntry]:
+        while True:
+            try:
+                return await asyncio.to_thread(self._read, after)
+            except StoreError as error:
+                if not error.retryable:
+                    raise
+            await asyncio.sleep(PATIENCE)
+
+    def close(self) -> None:
+        """End all watches and wait a moment for their connections to close."""
+        pulses = list(self._pulses)
+        for pulse in pulses:
+            pulse.stop()
+        for pulse in pulses:
+            pulse.join(2.0)
