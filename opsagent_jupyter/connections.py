@@ -1,0 +1,78 @@
+"""The live connections of a host, one per instance, and the secrets that must not leave it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from opsagent_jupyter.credentials import Secret
+from opsagent_jupyter.contracts import Plugins, Store, Vault
+from opsagent_jupyter.errors import OutcomeUnknown, TargetUnreachable
+from opsagent_jupyter.models import Health, Instance
+from opsagent_jupyter.plugin import Connection, Limits
+from opsagent_jupyter.redaction import Redactor
+
+#: The field under which an instance's connection string is kept, encrypted.
+DSN = "dsn"
+
+
+class LiveConnections:
+    """Lends connections by instance; lives on the runtime's loop."""
+
+    def __init__(self, store: Store, plugins: Plugins, vault: Vault, limits: Limits, redactor: Redactor) -> None:
+        self._store = store
+        self._plugins = plugins
+        self._vault = vault
+        self._limits = limits
+        self._redactor = redactor
+        self._open: dict[str, Connection] = {}
+        self._opening: dict[str, asyncio.Lock] = {}
+
+    def redact(self, text: str) -> str:
+        """Strike every known secret, and what looks like one, out of a text."""
+        return self._redactor.redact(text)
+
+    @asynccontextmanager
+    async def use(self, instance: Instance) -> AsyncIterator[Connection]:
+        """Lend the instance's connection, opening it first when there is none; a broken one is not lent again."""
+        connection = await self._connected(instance)
+        try:
+            yield connection
+        except (TargetUnreachable, OutcomeUnknown):
+            await self.drop(instance.id)
+            raise
+
+    async def _connected(self, instance: Instance) -> Connection:
+        async with self._opening.setdefault(instance.id, asyncio.Lock()):
+            if instance.id not in self._open:
+                self._open[instance.id] = await self._connect(instance)
+            return self._open[instance.id]
+
+    async def _connect(self, instance: Instance) -> Connection:
+        plugin = self._plugins.plugin(instance.plugin)
+        tokens = await asyncio.to_thread(self._store.credentials, instance.id)
+        secret = Secret(self._vault.decrypt(tokens[DSN], instance=instance.id, field=DSN))
+        self._redactor.add(*plugin.redactions(secret.reveal()))
+        return await plugin.connect(instance.name, secret.reveal(), self._limits)
+
+    async def try_out(self, plugin: str, name: str, secret: Secret) -> Health:
+        """Connect once with a secret that is not stored yet, and ask for its health."""
+        kind = self._plugins.plugin(plugin)
+        self._redactor.add(*kind.redactions(secret.reveal()))
+        connection = await kind.connect(name, secret.reveal(), self._limits)
+        try:
+            return await connection.health()
+        finally:
+            await connection.close()
+
+    async def drop(self, instance_id: str) -> None:
+        """Close an instance's connection; the next use opens a new one."""
+        connection = self._open.pop(instance_id, None)
+        if connection is not None:
+            await connection.close()
+
+    async def close(self) -> None:
+        """Close them all."""
+        for instance_id in list(self._open):
+            await self.drop(instance_id)
