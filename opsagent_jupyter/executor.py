@@ -1,0 +1,783 @@
+"""The gate: the only place that runs a tool.
+
+    validate -> assess -> policy:   allow -> audit intent -> run -> audit outcome
+                                    ask   -> durable request; after a person's decision any host resumes it:
+                                             digest -> preconditions -> claim once -> run -> read back -> audit outcome
+                                    deny  -> a refusal that is audited and readable
+
+Nothing that needs a person runs without a stored decision for its digest, nothing runs without a durable audit record
+before it, and what may have run is ``unknown``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Literal, TypeVar
+
+from opsagent_jupyter.contracts import Connections, Plugins, Store
+from opsagent_jupyter.errors import (
+    AlreadyDecided,
+    ApprovalError,
+    AuditUnavailable,
+    CallRefused,
+    Cancelled,
+    CredentialError,
+    DatabaseError,
+    DeadlineExceeded,
+    DigestMismatch,
+    EffectMissing,
+    ExecutionError,
+    OpsAgentError,
+    OutcomeUnknown,
+    PluginError,
+    PreconditionChanged,
+    StoreError,
+    UnknownInstance,
+)
+from opsagent_jupyter.lifecycle import ApprovalState
+from opsagent_jupyter.models import (
+    Actor,
+    Approval,
+    Assessment,
+    AuditEvent,
+    CallRecord,
+    CallStatus,
+    Effect,
+    Host,
+    Instance,
+    Json,
+    Plan,
+    Result,
+    Risk,
+    Target,
+    Verdict,
+    canonical,
+    highest,
+    new_id,
+    now,
+    without_nulls,
+)
+from opsagent_jupyter.plugin import Connection, Limits, Tool
+from opsagent_jupyter.policy import USE_WITHIN, Policy
+
+T = TypeVar("T")
+Decision = Literal["approve", "reject", "withdraw", "revoke"]
+
+DECISIONS: dict[str, ApprovalState] = {
+    "approve": ApprovalState.APPROVED,
+    "reject": ApprovalState.REJECTED,
+    "withdraw": ApprovalState.WITHDRAWN,
+    "revoke": ApprovalState.REVOKED,
+}
+
+#: Tries, with pauses of up to 5 s, to record an outcome in a store that is busy or full.
+SETTLE_ATTEMPTS = 60
+
+_GRANT_SEAL = object()
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A call as somebody asks for it: nothing in it is trusted yet."""
+
+    tool: str
+    arguments: dict[str, Any]
+    on: str
+    session: str = ""
+    call: str = field(default_factory=new_id)
+    dry_run: bool = False
+    supersedes: str = ""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """Proof that one prepared call may run once: made only by the policy's allow or by a claim."""
+
+    call: str
+    seal: object
+
+    def __post_init__(self) -> None:
+        if self.seal is not _GRANT_SEAL:
+            raise CallRefused("A grant comes only from the gate.")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A validated, assessed call: what the policy judges."""
+
+    ask: Ask
+    actor: Actor
+    tool: Tool
+    instance: Instance
+    values: dict[str, Json]
+    parsed: Any
+    assessment: Assessment
+    plan: Plan | None = None
+    identity: dict[str, Json] = field(default_factory=dict)
+
+    @property
+    def target(self) -> Target:
+        """What it is aimed at."""
+        i = self.instance
+        return Target(
+            server=i.server,
+            instance=i.name,
+            instance_id=i.id,
+            plugin=i.plugin,
+            environment=i.environment,
+            identity=self.identity,
+        )
+
+    def record(self, status: CallStatus, **more: Any) -> CallRecord:
+        """The caller's view of this call."""
+        base: dict[str, Any] = {
+            "id": self.ask.call,
+            "tool": self.tool.full_name,
+            "arguments": self.values,
+            "instance": self.instance.name,
+            "risk": self.assessment.risk,
+            "reasons": self.assessment.reasons,
+            "status": status,
+        }
+        return CallRecord.model_validate(base | more)
+
+
+class Executor:
+    """Runs tools for every door: magics, widgets, REST, CLI, runbooks and the agent all enter here."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        plugins: Plugins,
+        connections: Connections,
+        policy: Policy,
+        host: Host,
+        limits: Limits,
+        setup: str = "personal",
+        pending: timedelta = timedelta(hours=24),
+    ) -> None:
+        self.store = store
+        self.plugins = plugins
+        self.connections = connections
+        self.policy = policy
+        self.host = host
+        self.limits = limits
+        self.setup = setup
+        self.pending = pending
+        self._running: dict[str, asyncio.Task[Any]] = {}
+        self._executor = Actor(id=f"host:{host.id[:8]}", name=f"{host.kind} {host.pid}", via=host.kind)
+
+    # -- asking ---------------------------------------------------------------------------------------------------
+
+    async def submit(self, ask: Ask, actor: Actor) -> CallRecord:
+        """Take a call through the gate: it ends finished, refused or waiting. Refusals are values, not exceptions;
+        ``StoreError`` and ``AuditError`` are raised, because then nothing was recorded and so nothing ran."""
+        try:
+            prepared = await self._prepare(ask, actor)
+        except (CallRefused, PluginError, CredentialError, ExecutionError) as error:
+            return await self._refused(ask, actor, error)
+        verdict = self._verdict(prepared)
+        if verdict.decision == "deny":
+            return await self._refused(ask, actor, self.policy.refuse(verdict, prepared.tool.full_name), prepared)
+        if verdict.decision == "allow":
+            return await self._run_reading(prepared, Grant(ask.call, _GRANT_SEAL))
+        return await self._ask_person(prepared, verdict)
+
+    async def _prepare(self, ask: Ask, actor: Actor) -> Prepared:
+        instance = await self._stored(self.store.instance, ask.on)
+        tool = self.plugins.tool(ask.tool, instance.plugin)
+        if tool.plugin != instance.plugin:
+            raise CallRefused(
+                f"{tool.full_name} does not work on {instance.name}, which is a {instance.plugin} database."
+            )
+        parsed = tool.parse(ask.arguments)
+        values = without_nulls(parsed.model_dump(mode="json"))
+        return Prepared(ask, actor, tool, instance, values, parsed, tool.assess(parsed))
+
+    def _verdict(self, call: Prepared) -> Verdict:
+        return self.policy.verdict(
+            call.tool.full_name,
+            call.assessment,
+            call.target,
+            changes=call.tool.changes,
+            read_only=call.instance.read_only,
+        )
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    async def _run_reading(self, call: Prepared, grant: Grant) -> CallRecord:
+        await self._audit(self._event("call.intent", call, status="running"))
+        started = time.perf_counter()
+        try:
+            result = await self._guarded(call, self._read(call, grant))
+        except OpsAgentError as error:
+            return await self._ended(call, error, started)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._ended(call, Cancelled(), started))
+            raise
+        took = _milliseconds(started)
+        await self._audit(
+            self._event(
+                "call.outcome", call, status="succeeded", summary=self._clean(result.summary), milliseconds=took
+            )
+        )
+        return call.record("succeeded", summary=result.summary, result=result, milliseconds=took)
+
+    async def _read(self, call: Prepared, grant: Grant) -> Result:
+        if grant.call != call.ask.call:
+            raise CallRefused("The grant is for another call.")
+        async with self.connections.use(call.instance) as connection:
+            found = await call.tool.function(connection, **_arguments(call.parsed))
+        if not isinstance(found, Result):
+            raise PluginError(f"{call.tool.full_name} returned no result; its plugin is at fault.")
+        return found
+
+    async def _guarded(self, call: Prepared, work: Awaitable[T], deadline: float | None = None) -> T:
+        """Run work of a plugin under a deadline and name; its bugs become errors with no foreign text in them."""
+        seconds = deadline or self.limits.deadline
+        try:
+            async with asyncio.timeout(seconds):
+                return await work
+        except TimeoutError:
+            raise DeadlineExceeded(f"{call.tool.full_name} took longer than {seconds:g} s and was cancelled.") from None
+        except (OpsAgentError, asyncio.CancelledError):
+            raise
+        except Exception as error:  # noqa: BLE001  # a plugin is foreign code: its bug must not take the host down
+            raise PluginError(f"{call.tool.full_name} failed inside its plugin ({type(error).__name__}).") from error
+
+    async def _ended(self, call: Prepared, error: OpsAgentError, started: float) -> CallRecord:
+        """Audit and return the end of a call that did not succeed. Refusals of a plugin are refusals, not failures."""
+        status: CallStatus = "failed"
+        if isinstance(error, CallRefused):
+            status = "refused"
+        elif isinstance(error, Cancelled):
+            status = "cancelled"
+        text, took = self._clean(str(error)), _milliseconds(started)
+        await self._audit(
+            self._event("call.outcome", call, status=status, summary=text, error_code=error.code, milliseconds=took)
+        )
+        return call.record(status, summary=text, error_code=error.code, milliseconds=took)
+
+    async def _refused(self, ask: Ask, actor: Actor, error: OpsAgentError, call: Prepared | None = None) -> CallRecord:
+        text = self._clean(str(error))
+        event = AuditEvent(
+            type="call.refused",
+            actor=actor,
+            status="refused",
+            tool=call.tool.full_name if call else ask.tool[:200],
+            risk=call.assessment.risk if call else None,
+            instance=ask.on[:200],
+            server=call.instance.server if call else "",
+            session=ask.session,
+            call=ask.call,
+            arguments=self._clean_values(ask.arguments),
+            summary=text,
+            error_code=error.code,
+            host=self.host.id,
+            setup=self.setup,
+        )
+        await self._audit(event)
+        if call:
+            return call.record("refused", summary=text, error_code=error.code)
+        return CallRecord(
+            id=ask.call,
+            tool=ask.tool,
+            arguments=self._clean_values(ask.arguments),
+            instance=ask.on,
+            risk=Risk.CRITICAL,
+            status="refused",
+            summary=text,
+            error_code=error.code,
+        )
+
+    # -- asking a person --------------------------------------------------------------------------------------------
+
+    async def _ask_person(self, call: Prepared, verdict: Verdict) -> CallRecord:
+        await self._audit(self._event("call.requested", call, status="planning", risk=verdict.risk))
+        started = time.perf_counter()
+        try:
+            call = await self._guarded(call, self._planned(call, verdict))
+        except OpsAgentError as error:
+            return await self._ended(call, error, started)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._ended(call, Cancelled(), started))
+            raise
+        approval = self._approval(call)
+        if call.ask.dry_run:
+            return await self._dry_run(call, approval, started)
+        event = self._event("approval.pending", call, status="pending", approval=approval.id, digest=approval.digest)
+        await self._stored(self.store.add_approval, approval, event)
+        return call.record(
+            "waiting", approval=approval.id, summary=approval.plan.title, milliseconds=_milliseconds(started)
+        )
+
+    async def _planned(self, call: Prepared, verdict: Verdict) -> Prepared:
+        """Add what would be done, as the database stands now, and the risk that comes out of it."""
+        async with self.connections.use(call.instance) as connection:
+            identity = await connection.identity()
+            plan = await self._plan(call, connection)
+        risk = highest(verdict.risk, plan.risk, call.assessment.risk)
+        reasons = tuple(dict.fromkeys((*verdict.reasons, *plan.reasons)))
+        # Planning may have found more than the arguments showed, so the policy judges again.
+        final = self.policy.verdict(
+            call.tool.full_name,
+            Assessment(risk=risk, reasons=reasons),
+            call.target,
+            changes=call.tool.changes,
+            read_only=call.instance.read_only,
+        )
+        if final.decision == "deny":
+            raise self.policy.refuse(final, call.tool.full_name)
+        assessment = Assessment(risk=final.risk, reasons=final.reasons)
+        return replace(call, plan=plan, identity=identity, assessment=assessment)
+
+    async def _plan(self, call: Prepared, connection: Connection) -> Plan:
+        if not call.tool.changes:
+            return _reading_plan(call)
+        plan = await call.tool.function(connection, **_arguments(call.parsed))
+        if not isinstance(plan, Plan):
+            raise PluginError(f"{call.tool.full_name} returned no plan; its plugin is at fault.")
+        return plan
+
+    def _approval(self, call: Prepared) -> Approval:
+        assert call.plan is not None  # noqa: S101  # set by _planned on the only way here
+        created = now()
+        draft = Approval(
+            id=new_id(),
+            digest="",
+            tool=call.tool.full_name,
+            tool_version=call.tool.version,
+            arguments=call.values,
+            target=call.target,
+            plan=call.plan,
+            risk=call.assessment.risk,
+            reasons=call.assessment.reasons,
+            requester=call.actor,
+            session=call.ask.session,
+            call=call.ask.call,
+            policy=self.policy.hash,
+            setup=self.setup,
+            supersedes=call.ask.supersedes,
+            created_at=created,
+            expires_at=created + self.pending,
+            nonce=new_id(),
+        )
+        return draft.model_copy(update={"digest": draft.computed_digest()})
+
+    async def _dry_run(self, call: Prepared, approval: Approval, started: float) -> CallRecord:
+        plan = approval.plan
+        lines = [
+            plan.title,
+            *plan.statements,
+            f"Risk: {approval.risk} ({'; '.join(approval.reasons)})",
+            f"Lock: {plan.lock}",
+        ]
+        if plan.undo:
+            lines.append(f"Undo: {plan.undo}")
+        result = Result(summary="\n".join(lines), figures={"plan": plan.model_dump(mode="json")})
+        took = _milliseconds(started)
+        await self._audit(self._event("call.outcome", call, status="succeeded", summary="dry run", milliseconds=took))
+        return call.record("succeeded", summary=result.summary, result=result, milliseconds=took)
+
+    # -- deciding -------------------------------------------------------------------------------------------------
+
+    async def decide(
+        self, id: str, decision: Decision, actor: Actor, reason: str = "", version: int | None = None
+    ) -> Approval:
+        """Take a person's decision: one code path for every door. Raises ``ApprovalError`` subclasses."""
+        approval = await self._stored(self.store.approval, id)
+        if version is not None and version != approval.version and approval.state is not ApprovalState.PENDING:
+            raise _late(approval)
+        reason = self._clean(reason.strip())[:2000]
+        try:
+            self.policy.check_decision(approval, actor, decision, reason, setup=self.setup)
+        except ApprovalError as error:
+            event = self._approval_event("approval.denied", approval, actor, status="denied", reason=reason)
+            await self._audit(event.model_copy(update={"error_code": error.code, "summary": error.message}))
+            raise
+        state, at = DECISIONS[decision], now()
+        changes: dict[str, Any] = {"decided_by": actor, "decided_at": at, "reason": reason}
+        if state is ApprovalState.APPROVED:
+            if at > approval.expires_at:
+                await self._stored(self.store.expire, at)
+                raise _late(await self._stored(self.store.approval, approval.id))
+            changes["use_by"] = at + USE_WITHIN[approval.risk]
+        else:
+            changes["ended_at"] = at
+        event = self._approval_event(f"approval.{state}", approval, actor, status=str(state), reason=reason)
+        return await self._stored(self.store.move, approval.id, state, event, **changes)
+
+    async def resolve(self, id: str, state: Literal["succeeded", "failed"], actor: Actor, reason: str) -> Approval:
+        """Record what a person found out about an unknown outcome; a reason is required."""
+        approval = await self._stored(self.store.approval, id)
+        critical = approval.model_copy(update={"risk": Risk.CRITICAL})
+        self.policy.check_decision(critical, actor, "approve", reason, setup="personal")
+        effect = Effect(state=state, summary=f"{actor.name} recorded: {self._clean(reason.strip())[:2000]}")
+        return await self._settle(approval, effect, actor, reason=reason)
+
+    # -- running what was approved --------------------------------------------------------------------------------
+
+    async def resume(self, id: str) -> CallRecord | None:
+        """Run an approved request if this host can and is first; None when another host has it or it cannot be had here."""
+        approval = await self._stored(self.store.approval, id)
+        if approval.state is not ApprovalState.APPROVED or approval.id in self._running:
+            return None
+        task = asyncio.current_task()
+        if task is not None:
+            self._running[approval.id] = task
+        try:
+            return await self._resume(approval)
+        finally:
+            self._running.pop(approval.id, None)
+
+    async def _resume(self, approval: Approval) -> CallRecord | None:
+        started = time.perf_counter()
+        try:
+            call = await self._rebuilt(approval)
+            async with self.connections.use(call.instance) as connection:
+                await self._guarded(call, self._recheck(approval, call, connection))
+                claimed = await self._claim(approval)
+                if claimed is None:
+                    return None
+                effect = await self._perform(claimed, call, connection)
+        except (CallRefused, UnknownInstance) as error:
+            return await self._stale(approval, error)
+        settled = await asyncio.shield(self._settle_surely(claimed, effect, _milliseconds(started)))
+        return record_of(settled)
+
+    async def _rebuilt(self, approval: Approval) -> Prepared:
+        """Make the call again from the stored bytes, which must be the approved ones."""
+        if approval.computed_digest() != approval.digest:
+            raise DigestMismatch()
+        ask = Ask(approval.tool, dict(approval.arguments), approval.target.instance, approval.session, approval.call)
+        call = await self._prepare(ask, approval.requester)
+        same = (call.instance.id, call.instance.environment, call.tool.version) == (
+            approval.target.instance_id,
+            approval.target.environment,
+            approval.tool_version,
+        )
+        if not same:
+            raise PreconditionChanged(
+                f"{call.instance.name} is not what it was when this was approved.", what="instance"
+            )
+        if canonical(call.values) != canonical(approval.arguments):
+            raise DigestMismatch()
+        return call
+
+    async def _recheck(self, approval: Approval, call: Prepared, connection: Connection) -> None:
+        """Plan again and compare: the approved statements run only against the state that was approved."""
+        identity = await connection.identity()
+        if canonical(identity) != canonical(approval.target.identity):
+            raise PreconditionChanged(
+                f"Another database or role answers for {call.instance.name} now.", what="identity"
+            )
+        plan = await self._plan(call, connection)
+        approved = approval.plan
+        if canonical(plan.preconditions) != canonical(approved.preconditions):
+            changed = sorted(
+                key
+                for key in {*plan.preconditions, *approved.preconditions}
+                if plan.preconditions.get(key) != approved.preconditions.get(key)
+            )
+            raise PreconditionChanged(f"Changed since the approval: {', '.join(changed)}.", what=changed)
+        if plan.statements != approved.statements:
+            raise PreconditionChanged("The statements would be others now.", what="statements")
+        if plan.risk.rank > approval.risk.rank:
+            raise PreconditionChanged(f"The risk is {plan.risk} now; {approval.risk} was approved.", what="risk")
+
+    async def _claim(self, approval: Approval) -> Approval | None:
+        event = self._approval_event("approval.executing", approval, self._executor, status="executing")
+        claim = asyncio.ensure_future(self._stored(self.store.claim, approval.id, self.host.id, event))
+        try:
+            return await asyncio.shield(claim)
+        except asyncio.CancelledError:
+            claimed = await claim
+            if claimed is not None:
+                effect = Effect(state="failed", summary="cancelled before anything was sent", error_code=Cancelled.code)
+                await self._settle_surely(claimed, effect, 0.0)
+            raise
+
+    async def _perform(self, approval: Approval, call: Prepared, connection: Connection) -> Effect:
+        """Send what was approved. Whatever happens after the claim becomes an effect; the doubtful is unknown."""
+        sent = False
+
+        async def note(evidence: dict[str, Json]) -> None:
+            nonlocal sent
+            await self._stored(self.store.note, approval.id, self.host.id, evidence)
+            sent = True
+
+        try:
+            async with asyncio.timeout(self.limits.change_deadline):
+                if not call.tool.changes:
+                    sent = True
+                    found = await self._read(call, Grant(call.ask.call, _GRANT_SEAL))
+                    return Effect(state="succeeded", summary=found.summary, result=found)
+                effect = await call.tool.hooks["perform"](connection, approval.plan, note)
+                if isinstance(effect, Effect):
+                    return effect
+                return _doubtful("the plugin reported no effect", "plugin", sent=True)
+        except OutcomeUnknown as error:
+            return _doubtful(self._clean(str(error)), error.code, sent=True)
+        except (CallRefused, DatabaseError, EffectMissing) as error:
+            # The server answered: it is known that this did not take effect.
+            return Effect(state="failed", summary=self._clean(str(error)), error_code=error.code)
+        except OpsAgentError as error:
+            return _doubtful(self._clean(str(error)), error.code, sent=sent)
+        except (TimeoutError, asyncio.CancelledError):
+            return _doubtful("it was cancelled and its end was not seen", Cancelled.code, sent=sent)
+        except Exception as error:  # noqa: BLE001  # after the claim even a bug must end in a recorded state
+            return _doubtful(f"the plugin failed ({type(error).__name__})", PluginError.code, sent=sent)
+
+    async def _settle(
+        self, approval: Approval, effect: Effect, actor: Actor, *, reason: str = "", milliseconds: float | None = None
+    ) -> Approval:
+        """Record how an approved call ended, with its audit event, in one transaction."""
+        state = ApprovalState(effect.state)
+        effect = self._clean_effect(effect)
+        event = self._approval_event(
+            f"approval.{state}", approval, actor, status=str(state), reason=self._clean(reason)
+        )
+        event = event.model_copy(
+            update={"summary": effect.summary, "error_code": effect.error_code, "milliseconds": milliseconds}
+        )
+        ended = None if state is ApprovalState.UNKNOWN else now()
+        return await self._stored(self.store.move, approval.id, state, event, effect=effect, ended_at=ended)
+
+    async def _settle_surely(self, approval: Approval, effect: Effect, milliseconds: float) -> Approval:
+        """Settle what this host ran, patient with a busy store: the outcome is known only here."""
+        for attempt in range(1, SETTLE_ATTEMPTS + 1):
+            try:
+                return await self._settle(approval, effect, self._executor, milliseconds=milliseconds)
+            except StoreError:
+                if attempt == SETTLE_ATTEMPTS:
+                    raise
+                await asyncio.sleep(min(attempt, 10) * 0.5)
+        raise AssertionError("unreachable")
+
+    async def _stale(self, approval: Approval, error: OpsAgentError) -> CallRecord | None:
+        """End an approved request whose target is not what was approved; nothing was sent."""
+        text = self._clean(str(error))
+        effect = Effect(state="failed", summary=text, error_code=error.code)
+        event = self._approval_event("approval.stale", approval, self._executor, status="stale")
+        event = event.model_copy(update={"summary": text, "error_code": error.code})
+        try:
+            ended = await self._stored(
+                self.store.move, approval.id, ApprovalState.STALE, event, effect=effect, ended_at=now()
+            )
+        except AlreadyDecided:
+            return None
+        return record_of(ended)
+
+    # -- cancelling and recovering --------------------------------------------------------------------------------
+
+    def cancel(self, id: str) -> bool:
+        """Cancel an approved call that this host is running, in the database too; False when it is not running here."""
+        task = self._running.get(id)
+        return task is not None and task.cancel()
+
+    async def sweep(self, lease: timedelta) -> None:
+        """Expire what is overdue, take dead hosts' calls for unknown, and probe what is unknown."""
+        at = now()
+        await self._stored(self.store.expire, at)
+        for approval in [*await self._stored(self.store.orphans, at - lease), *await self._lost()]:
+            effect = Effect(
+                state="unknown", summary="the host that ran it ended before it reported", error_code="host.lost"
+            )
+            try:
+                await self._settle(approval, effect, self._executor)
+            except ApprovalError:
+                continue  # its host, or another sweeper, was first
+        for approval in await self._stored(self.store.approvals, states=(ApprovalState.UNKNOWN,)):
+            await self.probe(approval)
+
+    async def _lost(self) -> list[Approval]:
+        """Calls that this host claimed and whose outcome it could not record."""
+        executing = await self._stored(self.store.approvals, states=(ApprovalState.EXECUTING,))
+        return [
+            approval for approval in executing if approval.host == self.host.id and approval.id not in self._running
+        ]
+
+    async def probe(self, approval: Approval) -> Approval:
+        """Try to read back how an unknown call ended; it stays unknown when that cannot be told."""
+        try:
+            call = await self._rebuilt(approval)
+            probe = call.tool.hooks.get("probe")
+            if probe is None:
+                return approval
+            async with self.connections.use(call.instance) as connection:
+                effect = await self._guarded(call, probe(connection, approval.plan, approval.evidence))
+        except OpsAgentError:
+            return approval  # not reachable or not the same database: a person decides
+        if effect.state == "unknown":
+            return approval
+        try:
+            return await self._settle(approval, effect, self._executor)
+        except ApprovalError:
+            return await self._stored(self.store.approval, approval.id)
+
+    # -- records ----------------------------------------------------------------------------------------------------
+
+    async def _stored(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        return await asyncio.to_thread(function, *arguments, **named)
+
+    async def _audit(self, event: AuditEvent) -> None:
+        try:
+            await self._stored(self.store.record, event)
+        except StoreError as error:
+            raise AuditUnavailable(
+                f"The audit record could not be written, so {event.tool or 'the call'} is not run: {error.message}",
+                hint=error.hint,
+            ) from error
+
+    def _event(self, type: str, call: Prepared, **more: Any) -> AuditEvent:
+        base: dict[str, Any] = {
+            "type": type,
+            "actor": call.actor,
+            "risk": call.assessment.risk,
+            "tool": call.tool.full_name,
+            "server": call.instance.server,
+            "instance": call.instance.name,
+            "environment": call.instance.environment,
+            "session": call.ask.session,
+            "call": call.ask.call,
+            "arguments": self._clean_values(call.values),
+            "statements": tuple(self._clean(text) for text in call.plan.statements) if call.plan else (),
+            "host": self.host.id,
+            "setup": self.setup,
+        }
+        return AuditEvent.model_validate(base | more)
+
+    def _approval_event(
+        self, type: str, approval: Approval, actor: Actor, *, status: str, reason: str = ""
+    ) -> AuditEvent:
+        return AuditEvent(
+            type=type,
+            actor=actor,
+            status=status,
+            risk=approval.risk,
+            tool=approval.tool,
+            server=approval.target.server,
+            instance=approval.target.instance,
+            environment=approval.target.environment,
+            session=approval.session,
+            call=approval.call,
+            approval=approval.id,
+            digest=approval.digest,
+            arguments=self._clean_values(approval.arguments),
+            statements=tuple(self._clean(text) for text in approval.plan.statements),
+            reason=reason,
+            host=self.host.id,
+            setup=self.setup,
+        )
+
+    def _clean(self, text: str) -> str:
+        return self.connections.redact(text)
+
+    def _clean_values(self, values: dict[str, Any]) -> dict[str, Json]:
+        return {str(key)[:100]: self._clean_value(value) for key, value in values.items()}
+
+    def _clean_value(self, value: Any) -> Json:
+        if isinstance(value, bool | int | None):
+            return value
+        if isinstance(value, list | tuple):
+            return [self._clean_value(item) for item in value]
+        if isinstance(value, dict):
+            return {str(key): self._clean_value(item) for key, item in value.items()}
+        return self._clean(str(value))[:20_000]
+
+    def _clean_effect(self, effect: Effect) -> Effect:
+        residue = tuple(self._clean(text) for text in effect.residue)
+        return effect.model_copy(update={"summary": self._clean(effect.summary), "residue": residue})
+
+
+def record_of(approval: Approval) -> CallRecord:
+    """The caller's view of a request, at whatever point of its life."""
+    statuses: dict[ApprovalState, CallStatus] = {
+        ApprovalState.PENDING: "waiting",
+        ApprovalState.APPROVED: "waiting",
+        ApprovalState.EXECUTING: "running",
+        ApprovalState.SUCCEEDED: "succeeded",
+        ApprovalState.FAILED: "failed",
+        ApprovalState.UNKNOWN: "unknown",
+    }
+    effect = approval.effect
+    return CallRecord(
+        id=approval.call,
+        tool=approval.tool,
+        arguments=approval.arguments,
+        instance=approval.target.instance,
+        risk=approval.risk,
+        reasons=approval.reasons,
+        status=statuses.get(approval.state, "refused"),
+        summary=told(approval),
+        result=effect.result if effect else None,
+        effect=effect,
+        approval=approval.id,
+        error_code=effect.error_code if effect else "",
+    )
+
+
+def told(approval: Approval) -> str:
+    """One plain sentence on where a request stands."""
+    who = approval.decided_by.name if approval.decided_by else "nobody"
+    effect = approval.effect.summary if approval.effect else ""
+    because = f" ({approval.reason})" if approval.reason else ""
+    sentences = {
+        ApprovalState.PENDING: f"{approval.plan.title}: waiting for a decision.",
+        ApprovalState.APPROVED: f"{approval.plan.title}: approved by {who}, not started yet.",
+        ApprovalState.EXECUTING: f"{approval.plan.title}: approved by {who}, running.",
+        ApprovalState.REJECTED: f"{approval.plan.title}: rejected by {who}{because}. Nothing was run.",
+        ApprovalState.EXPIRED: f"{approval.plan.title}: expired. Nothing was run.",
+        ApprovalState.WITHDRAWN: f"{approval.plan.title}: withdrawn by {who}. Nothing was run.",
+        ApprovalState.SUPERSEDED: f"{approval.plan.title}: replaced by a newer request. Nothing was run.",
+        ApprovalState.REVOKED: f"{approval.plan.title}: the approval was taken back by {who}. Nothing was run.",
+        ApprovalState.STALE: f"{approval.plan.title}: not run. {effect}",
+        ApprovalState.UNKNOWN: f"{approval.plan.title}: the outcome is unknown: {effect}. It is not retried.",
+    }
+    return sentences.get(approval.state, effect)
+
+
+def _late(approval: Approval) -> AlreadyDecided:
+    who = approval.decided_by.name if approval.decided_by else ""
+    at = approval.decided_at or approval.ended_at
+    when = f" at {at:%H:%M:%S} UTC" if at else ""
+    by = f" by {who}" if who else ""
+    return AlreadyDecided(
+        f"This request is {approval.state} already{by}{when}.",
+        state=str(approval.state),
+        by=who,
+        at=at.isoformat() if at else "",
+    )
+
+
+def _doubtful(why: str, code: str, *, sent: bool) -> Effect:
+    if sent:
+        return Effect(state="unknown", summary=why, error_code=code)
+    return Effect(state="failed", summary=f"{why}; nothing was sent", error_code=code)
+
+
+def _reading_plan(call: Prepared) -> Plan:
+    """The card of a reading call that needs a person, for example EXPLAIN ANALYZE, which runs the statement."""
+    shown = tuple(str(value) for name, value in call.values.items() if call.tool.slots[name].slot == "sql")
+    return Plan(
+        title=f"{call.tool.summary.rstrip('.')} ({call.tool.name})",
+        statements=shown,
+        risk=call.assessment.risk,
+        reasons=call.assessment.reasons,
+        lock="ACCESS SHARE on what it reads",
+        undo_note="It reads; there is nothing to take back.",
+        execution="once",
+    )
+
+
+def _arguments(parsed: Any) -> dict[str, Any]:
+    return {name: getattr(parsed, name) for name in type(parsed).model_fields}
+
+
+def _milliseconds(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 3)
