@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from opsagent_jupyter.credentials import Secret
 from opsagent_jupyter.contracts import Plugins, Store, Vault
+from opsagent_jupyter.credentials import Secret
 from opsagent_jupyter.errors import OutcomeUnknown, TargetUnreachable
 from opsagent_jupyter.models import Health, Instance
 from opsagent_jupyter.plugin import Connection, Limits

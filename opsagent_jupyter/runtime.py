@@ -1,0 +1,410 @@
+"""The composition root of a host: one object graph, one background loop, one bridge between it and synchronous code."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures.thread
+import logging
+import os
+import platform
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, Literal, TypeVar
+
+from opsagent_jupyter import protocol
+from opsagent_jupyter.config import CLAIMS, Settings
+from opsagent_jupyter.connections import DSN, LiveConnections
+from opsagent_jupyter.credentials import Secret, Vault, open_vault
+from opsagent_jupyter.errors import ConfigError, ExecutionError, OpsAgentError, StoreError
+from opsagent_jupyter.executor import Ask, Executor
+from opsagent_jupyter.lifecycle import ApprovalState
+from opsagent_jupyter.models import (
+    Actor,
+    Approval,
+    AuditEvent,
+    CallRecord,
+    Catalog,
+    FeedEntry,
+    Health,
+    Host,
+    Instance,
+    Session,
+    new_id,
+    now,
+)
+from opsagent_jupyter.plugin import Limits
+from opsagent_jupyter.plugins.registry import PluginRegistry
+from opsagent_jupyter.redaction import Redactor
+from opsagent_jupyter.session import Conversation, TurnRecord
+from opsagent_jupyter.stores.store import open_store
+
+T = TypeVar("T")
+Kind = Literal["kernel", "cli", "server", "worker", "api"]
+log = logging.getLogger("opsagent_jupyter")
+
+#: Seconds that other hosts leave to the one where an approved call was asked for.
+COURTESY = 0.3
+
+
+class Runtime:
+    """Everything a host holds. ``call`` enters the loop from synchronous code."""
+
+    def __init__(self, settings: Settings, kind: Kind, actor: Actor, *, executes: bool = True) -> None:
+        self.settings = settings
+        self.actor = actor
+        self.executes = executes
+        at = now()
+        self.host = Host(id=new_id(), kind=kind, pid=os.getpid(), machine=platform.node(), started_at=at, seen_at=at)
+        self.policy = settings.policy()
+        self.store = open_store(settings.resolved_store_url())
+        self.plugins = PluginRegistry()
+        self.redactor = Redactor()
+        self.vault: Vault = open_vault(store_dir=settings.folder, shared=settings.shared)
+        self.limits = Limits(deadline=settings.deadline, change_deadline=settings.change_deadline, rows=settings.rows)
+        self.connections = LiveConnections(self.store, self.plugins, self.vault, self.limits, self.redactor)
+        self.executor = Executor(
+            store=self.store,
+            plugins=self.plugins,
+            connections=self.connections,
+            policy=self.policy,
+            host=self.host,
+            limits=self.limits,
+            setup=settings.setup,
+            pending=timedelta(seconds=settings.pending_seconds),
+        )
+        self._listeners: dict[int, Callable[[protocol.Event], None]] = {}
+        self._conversations: dict[str, Conversation] = {}
+        self._asked_here: set[str] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="opsagent", daemon=True)
+        self._closed = False
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def claim(self) -> str:
+        """What this set-up honestly protects from."""
+        return CLAIMS[self.settings.setup]
+
+    # -- the bridge -----------------------------------------------------------------------------------------------
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Start work on the loop and return its future; cancelling the future cancels the work."""
+        if self._closed:
+            work.close()
+            raise ConfigError("This OpsAgent is closed.", hint="Make a new one: OpsAgent().")
+        return asyncio.run_coroutine_threadsafe(self._known(work), self._loop)
+
+    async def _known(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do work that is cancelled, and waited for, when the runtime closes."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # a coroutine on the loop is in a task
+        self._tasks.add(task)
+        try:
+            return await work
+        finally:
+            self._tasks.discard(task)
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run work on the loop and wait; an interrupt of the waiting thread cancels the work, in the database too."""
+        future = self.submit(work)
+        try:
+            return future.result()
+        except (KeyboardInterrupt, SystemExit):
+            future.cancel()
+            raise
+
+    def _start(self) -> None:
+        self._thread.start()
+        self.store.heartbeat(self.host)
+        head = self.store.feed_head()
+        self.submit(self.keep(self._watch(head)))
+        self.submit(self.keep(self._beat()))
+        if self.executes:
+            self.submit(self.keep(self._pick_up()))
+        _living.add(self)
+
+    async def keep(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run work beside the caller until it ends or the runtime closes."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        """End in order: stop the tasks, close the connections, forget the host."""
+        if self._closed:
+            return
+        self._closed = True
+        with suppress(concurrent.futures.TimeoutError, OpsAgentError, concurrent.futures.CancelledError):
+            asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result(timeout=15)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=5)
+        if not self._loop.is_running():
+            self._loop.close()
+        with suppress(OpsAgentError):
+            self.store.forget_host(self.host.id)
+        self.store.close()
+
+    async def _shut(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # What a cancelled task shields, such as the record of an outcome, still has to be written.
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        if left:
+            await asyncio.wait(left, timeout=5)
+        await self.connections.close()
+        await self._loop.shutdown_asyncgens()
+        await self._loop.shutdown_default_executor()
+
+    # -- screens --------------------------------------------------------------------------------------------------
+
+    def listen(self, emit: Callable[[protocol.Event], None]) -> Callable[[], None]:
+        """Give every event of this host to ``emit`` (called on the loop's thread) until the returned function is called."""
+        key = id(emit)
+        self._listeners[key] = emit
+        return lambda: self._listeners.pop(key, None) and None
+
+    def publish(self, event: protocol.Event) -> None:
+        """Tell every listener; one that fails does not silence the others."""
+        for emit in list(self._listeners.values()):
+            try:
+                emit(event)
+            except Exception:
+                log.exception("a screen could not take an event")
+
+    # -- the store's changes --------------------------------------------------------------------------------------
+
+    async def _watch(self, after: int) -> None:
+        while True:
+            try:
+                async for entry in self.store.watch(after):
+                    after = entry.seq
+                    await self._seen(entry)
+            except StoreError as error:
+                log.warning("the store cannot be watched, trying again: %s", error.message)
+                await asyncio.sleep(1)
+
+    async def _seen(self, entry: FeedEntry) -> None:
+        try:
+            if entry.topic == "approval":
+                await self._approval_changed(entry)
+            elif entry.topic == "message" and self._listeners:
+                await self._message_appended(entry)
+        except OpsAgentError as error:
+            log.warning("change %s (%s) could not be shown: %s", entry.seq, entry.topic, error.message)
+
+    async def _approval_changed(self, entry: FeedEntry) -> None:
+        approval = await asyncio.to_thread(self.store.approval, entry.key)
+        if entry.kind == ApprovalState.PENDING:
+            self.publish(protocol.ApprovalRequested(approval=approval, seq=entry.seq))
+        else:
+            self.publish(protocol.ApprovalChanged(approval=approval, seq=entry.seq))
+        if approval.state is ApprovalState.APPROVED and self.executes:
+            await self.keep(self._execute(approval))
+        elif approval.state not in (ApprovalState.PENDING, ApprovalState.APPROVED, ApprovalState.EXECUTING):
+            await self.keep(self._go_on(approval))
+
+    async def _message_appended(self, entry: FeedEntry) -> None:
+        session, _, seq = entry.key.partition(":")
+        for message in await asyncio.to_thread(self.store.messages, session, int(seq) - 1, 1):
+            self.publish(protocol.Appended(message=message, seq=entry.seq))
+
+    async def _execute(self, approval: Approval) -> None:
+        if approval.call not in self._asked_here:
+            await asyncio.sleep(COURTESY)
+        try:
+            await self.executor.resume(approval.id)
+        except OpsAgentError as error:
+            # Nothing was sent: it stays approved, and is tried again until its time is over.
+            log.warning("approved request %s cannot be run here: %s", approval.id[:8], error.message)
+
+    async def _go_on(self, approval: Approval) -> None:
+        conversation = self._conversations.get(approval.session)
+        if conversation is not None:
+            with suppress(OpsAgentError):
+                await conversation.resume(approval.requester.model_copy(update={"agent": False}))
+
+    async def _pick_up(self) -> None:
+        """At start: take what was approved while nobody could run it."""
+        with suppress(OpsAgentError):
+            for approval in await asyncio.to_thread(self.store.approvals, states=(ApprovalState.APPROVED,)):
+                await self.keep(self._execute(approval))
+
+    async def _beat(self) -> None:
+        lease = self.settings.lease_seconds
+        while True:
+            try:
+                host = self.host.model_copy(update={"seen_at": now()})
+                await asyncio.to_thread(self.store.heartbeat, host)
+                if self.executes:
+                    await self.executor.sweep(timedelta(seconds=lease))
+                    await self._pick_up()
+            except OpsAgentError as error:
+                log.warning("the store does not take the heartbeat: %s", error.message)
+            await asyncio.sleep(lease / 3)
+
+    # -- instances ------------------------------------------------------------------------------------------------
+
+    async def attach(self, instance: Instance, secret: Secret, actor: Actor) -> Health:
+        """Try a connection out, then keep it; a connection that does not work is not kept."""
+        plugin = self.plugins.plugin(instance.plugin)
+        instance = instance.model_copy(update={"settings": plugin.describe(secret.reveal()), "created_by": actor.name})
+        health = await self.connections.try_out(instance.plugin, instance.name, secret)
+        known = await self._same(instance)
+        instance = known or instance
+        token = self.vault.encrypt(secret.reveal(), instance=instance.id, field=DSN)
+        if known is not None:
+            event = self.event("instance.reattached", actor, known, summary=self.redactor.redact(health.summary))
+            await asyncio.to_thread(self.store.replace_credentials, {known.id: {DSN: token}}, event)
+            await self.connections.drop(known.id)
+            return health
+        event = self.event("instance.attached", actor, instance, summary=self.redactor.redact(health.summary))
+        await asyncio.to_thread(self.store.add_instance, instance, {DSN: token}, event)
+        return health
+
+    async def _same(self, instance: Instance) -> Instance | None:
+        """An attached instance that is this very one, so that a notebook that is run again attaches nothing twice."""
+        for known in await asyncio.to_thread(self.store.instances):
+            same = known.model_copy(
+                update={"id": instance.id, "created_at": instance.created_at, "created_by": instance.created_by}
+            )
+            if same == instance:
+                return known
+        return None
+
+    async def detach(self, name: str, actor: Actor) -> Instance:
+        """Forget an instance and its credentials."""
+        instance = await asyncio.to_thread(self.store.instance, name)
+        await asyncio.to_thread(
+            self.store.remove_instance, instance.name, self.event("instance.detached", actor, instance)
+        )
+        await self.connections.drop(instance.id)
+        return instance
+
+    def event(self, type: str, actor: Actor, instance: Instance | None = None, **more: Any) -> AuditEvent:
+        """An audit event of this host, about an instance or about none."""
+        base: dict[str, Any] = {"type": type, "actor": actor, "host": self.host.id, "setup": self.settings.setup}
+        if instance is not None:
+            base |= {"server": instance.server, "instance": instance.name, "environment": instance.environment}
+        return AuditEvent.model_validate(base | more)
+
+    async def health(self, instance: Instance) -> Health:
+        """Ask an instance how it is; what goes wrong is the answer, not an exception."""
+        try:
+            async with asyncio.timeout(min(10.0, self.settings.deadline)), self.connections.use(instance) as connection:
+                return await connection.health()
+        except TimeoutError:
+            return Health(
+                instance=instance.name, ok=False, summary="no answer within 10 s", error_code="execution.deadline"
+            )
+        except OpsAgentError as error:
+            if isinstance(error, ExecutionError):
+                await self.connections.drop(instance.id)
+            text = self.redactor.redact(str(error))
+            return Health(instance=instance.name, ok=False, summary=text, error_code=error.code)
+
+    async def healths(self) -> list[Health]:
+        """The health of all instances, asked at the same time."""
+        instances = await asyncio.to_thread(self.store.instances)
+        return list(await asyncio.gather(*(self.health(instance) for instance in instances)))
+
+    async def catalogs(self) -> dict[str, Catalog]:
+        """The names in every attached database that answers, by instance."""
+        instances = await asyncio.to_thread(self.store.instances)
+        found = await asyncio.gather(*(self._catalog(instance) for instance in instances))
+        return {instance.name: catalog for instance, catalog in zip(instances, found, strict=True)}
+
+    async def _catalog(self, instance: Instance) -> Catalog:
+        try:
+            async with asyncio.timeout(5), self.connections.use(instance) as connection:
+                return await connection.catalog()
+        except (OpsAgentError, TimeoutError):
+            return Catalog()
+
+    async def run(self, ask: Ask, actor: Actor) -> CallRecord:
+        """Take one call through the gate, and be the first to run it once it is approved."""
+        self._asked_here.add(ask.call)
+        return await self.executor.submit(ask, actor)
+
+    # -- conversations --------------------------------------------------------------------------------------------
+
+    def conversation(self, session: str) -> Conversation:
+        """The conversation of a session in this host; from then on this host goes on with it after decisions."""
+        if session not in self._conversations:
+            self._conversations[session] = Conversation(
+                session,
+                store=self.store,
+                plugins=self.plugins,
+                executor=self.executor,
+                open_model=self.open_model,
+                holder=self.host.id,
+                lease_seconds=self.settings.lease_seconds,
+                limits=self._turn_limits,
+                publish=self._publish_turn,
+            )
+        return self._conversations[session]
+
+    async def new_session(self, actor: Actor, instance: str = "", model: str = "") -> Session:
+        """Begin a session, bound to an instance when there is one to bind to."""
+        instances = await asyncio.to_thread(self.store.instances)
+        known = {i.name: i for i in instances}
+        if not instance and len(instances) == 1:
+            instance = instances[0].name
+        chosen = known.get(instance)
+        if instance and chosen is None:
+            chosen = await asyncio.to_thread(self.store.instance, instance)
+        session = Session(
+            instance=chosen.name if chosen else "",
+            server=chosen.server if chosen else "",
+            model=model or self.settings.model,
+            created_by=actor.name,
+        )
+        event = self.event("session.opened", actor, chosen, session=session.id)
+        await asyncio.to_thread(self.store.add_session, session, event)
+        return session
+
+    async def say(self, session: str, text: str, actor: Actor, turn: TurnRecord, model: str = "") -> TurnRecord:
+        """Run one turn of a session."""
+        return await self.conversation(session).say(text, actor, turn, model)
+
+    def _publish_turn(self, event: protocol.Event) -> None:
+        if isinstance(event, protocol.ToolExecution) and event.call.status == "running":
+            self._asked_here.add(event.call.id)
+        self.publish(event)
+
+    def _turn_limits(self) -> Any:
+        from opsagent_jupyter.agent.loop import TurnLimits
+
+        return TurnLimits(calls=self.settings.turn_calls, seconds=self.settings.turn_seconds)
+
+    def open_model(self, name: str, instances: Sequence[Instance]) -> Any:
+        """Open the language model of that name; `ModelError` says what it lacks."""
+        from opsagent_jupyter.agent.providers import open_model
+
+        return open_model(
+            name,
+            base_url=self.settings.model_base_url or None,
+            tools=[tool for plugin in sorted({i.plugin for i in instances}) for tool in self.plugins.tools(plugin)],
+            catalog=self.catalogs,
+        )
+
+
+_living: weakref.WeakSet[Runtime] = weakref.WeakSet()
+
+
+def _close_living() -> None:
+    for runtime in [runtime for runtime in _living if runtime.host.pid == os.getpid()]:
+        runtime.close()
+
+
+# ``atexit`` comes too late: Python's pools of threads, which closing needs, have ended by then.
+getattr(threading, "_register_atexit", atexit.register)(_close_living)

@@ -1,0 +1,280 @@
+"""One conversation: its turns, its lease, and its transcript in the store, which is the only truth about it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from opsagent_jupyter import protocol
+from opsagent_jupyter.contracts import Plugins, Store
+from opsagent_jupyter.errors import OpsAgentError, SessionBusy, SessionClosed
+from opsagent_jupyter.executor import Ask, Executor, record_of
+from opsagent_jupyter.lifecycle import DECIDED, OPEN, ApprovalState
+from opsagent_jupyter.models import Actor, Approval, CallRecord, Instance, Message, Risk, Session, new_id
+
+if TYPE_CHECKING:
+    from opsagent_jupyter.agent.loop import AgentEvent, ToolRequest, TurnLimits
+
+T = TypeVar("T")
+Publish = Callable[[protocol.Event], None]
+#: Opens the language model of a session: (model name, instances) -> chat model.
+OpenModel = Callable[[str, Sequence[Instance]], Any]
+
+TurnState = Literal["running", "finished", "parked", "failed", "cancelled"]
+
+
+@dataclass
+class TurnRecord:
+    """One question with its answer, as it grows."""
+
+    session: str
+    id: str = field(default_factory=new_id)
+    text: str = ""
+    calls: dict[str, CallRecord] = field(default_factory=dict)
+    state: TurnState = "running"
+    error: OpsAgentError | None = None
+
+
+class Conversation:
+    """A session in the hands of one host."""
+
+    def __init__(
+        self,
+        session: str,
+        *,
+        store: Store,
+        plugins: Plugins,
+        executor: Executor,
+        open_model: OpenModel,
+        holder: str,
+        lease_seconds: float,
+        limits: Callable[[], TurnLimits],
+        publish: Publish,
+    ) -> None:
+        self.id = session
+        self._store = store
+        self._plugins = plugins
+        self._executor = executor
+        self._open_model = open_model
+        self._holder = holder
+        self._lease = lease_seconds
+        self._limits = limits
+        self._publish = publish
+        self._turns = asyncio.Lock()
+        self._task: asyncio.Task[Any] | None = None
+        self.current: TurnRecord | None = None
+
+    async def say(self, text: str, actor: Actor, turn: TurnRecord, model: str = "") -> TurnRecord:
+        """Run one turn for a new message; it ends finished, parked on an approval, failed or cancelled."""
+        return await self._turn(turn, actor, text, model)
+
+    async def resume(self, actor: Actor, turn: TurnRecord | None = None) -> TurnRecord | None:
+        """Go on after decisions, when nothing is waiting any more; None when there is nothing to go on with."""
+        if not await self._answerable():
+            return None
+        return await self._turn(turn or TurnRecord(self.id), actor, None, "")
+
+    def cancel(self) -> bool:
+        """Stop the turn that runs: the model, the tool, and the statement in the database."""
+        return self._task is not None and self._task.cancel()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a turn runs here."""
+        return self._turns.locked()
+
+    # -- a turn ---------------------------------------------------------------------------------------------------
+
+    async def _turn(self, turn: TurnRecord, actor: Actor, text: str | None, model: str) -> TurnRecord:
+        async with self._turns:
+            if not await self._stored(self._store.lease_session, self.id, self._holder, self._lease):
+                raise SessionBusy
+            self._task = asyncio.current_task()
+            self.current = turn
+            renewing = asyncio.create_task(self._renew())
+            try:
+                await self._worked(turn, actor, text, model)
+            finally:
+                self._task = self.current = None
+                renewing.cancel()
+                with suppress(OpsAgentError):
+                    await asyncio.shield(self._stored(self._store.release_session, self.id, self._holder))
+        return turn
+
+    async def _worked(self, turn: TurnRecord, actor: Actor, text: str | None, model: str) -> None:
+        session = await self._opened(text, model)
+        if text is not None:
+            await self._append(turn, role="user", text=text, author=actor.name)
+        self._event(turn, "started")
+        try:
+            await self._answered_calls()
+            await self._run_agent(turn, actor, session)
+        except asyncio.CancelledError:
+            turn.state = "cancelled"
+            await asyncio.shield(self._keep_partial(turn, session.model))
+            self._event(turn, "cancelled", text=turn.text)
+        except OpsAgentError as error:
+            self._failed(turn, error)
+
+    async def _opened(self, text: str | None, model: str) -> Session:
+        session = await self._stored(self._store.session, self.id)
+        if session.closed:
+            raise SessionClosed
+        changes: dict[str, Any] = {}
+        if model and model != session.model:
+            changes["model"] = model
+        if text and not session.title:
+            changes["title"] = " ".join(text.split())[:80]
+        return await self._stored(self._store.update_session, self.id, **changes) if changes else session
+
+    async def _run_agent(self, turn: TurnRecord, actor: Actor, session: Session) -> None:
+        from opsagent_jupyter.agent import loop
+
+        instances = await self._stored(self._store.instances)
+        tools = [tool for plugin in sorted({i.plugin for i in instances}) for tool in self._plugins.tools(plugin)]
+        events = loop.run(
+            model=self._open_model(session.model, instances),
+            tools=tools,
+            instances=instances,
+            focus=session.instance,
+            transcript=await self._stored(self._store.messages, self.id),
+            dispatch=lambda request: self._dispatch(request, actor, session),
+            limits=self._limits(),
+        )
+        async for event in events:
+            await self._handle(turn, event, session.model)
+
+    async def _dispatch(self, request: ToolRequest, actor: Actor, session: Session) -> CallRecord:
+        """The model's only way to a database: through the gate, as an agent on the person's behalf."""
+        asker = actor.model_copy(update={"agent": True})
+        on = request.on or session.instance
+        ask = Ask(request.tool, dict(request.arguments), on, session=self.id, call=request.id)
+        return await self._executor.submit(ask, asker)
+
+    async def _handle(self, turn: TurnRecord, event: AgentEvent, model: str) -> None:
+        from opsagent_jupyter.agent import loop
+
+        match event:
+            case loop.TextDelta(text=text):
+                turn.text += text
+                self._event(turn, "delta", text=text)
+            case loop.Said(text=text, calls=calls, partial=partial):
+                records = tuple(self._asked(request) for request in calls)
+                await self._append(turn, role="assistant", text=text, calls=records, model=model, partial=partial)
+                # A later message starts a new paragraph of the answer.
+                turn.text = turn.text.rstrip() + "\n\n" if turn.text.strip() else ""
+            case loop.Called(request=request):
+                self._call(turn, self._asked(request))
+            case loop.Answered(record=record):
+                self._call(turn, record)
+            case loop.ToolSaid(call_id=call_id, text=text):
+                known = turn.calls.get(call_id)
+                await self._append(turn, role="tool", text=text, call=call_id, calls=(known,) if known else ())
+            case loop.Parked():
+                turn.state = "parked"
+                self._event(turn, "parked", text=turn.text.strip())
+            case loop.Finished():
+                turn.state = "finished"
+                turn.text = turn.text.strip()
+                self._event(turn, "finished", text=turn.text)
+            case loop.Failed(error=error):
+                self._failed(turn, error)
+
+    def _failed(self, turn: TurnRecord, error: OpsAgentError) -> None:
+        turn.state, turn.error = "failed", error
+        self._event(turn, "failed", text=error.message, error=error)
+
+    async def _keep_partial(self, turn: TurnRecord, model: str) -> None:
+        if turn.text.strip():
+            with suppress(OpsAgentError):
+                await self._append(turn, role="assistant", text=turn.text.strip(), model=model, partial=True)
+
+    # -- calls that waited ----------------------------------------------------------------------------------------
+
+    async def _answerable(self) -> bool:
+        """Whether some parked call has ended and none of the session's requests is still open."""
+        waiting = await self._stored(
+            self._store.approvals, session=self.id, states=tuple(OPEN - {ApprovalState.UNKNOWN})
+        )
+        return not waiting and bool(await self._unanswered())
+
+    async def _unanswered(self) -> list[CallRecord]:
+        messages = await self._stored(self._store.messages, self.id)
+        answered = {message.call for message in messages if message.role == "tool"}
+        return [
+            call
+            for message in messages
+            if message.role == "assistant"
+            for call in message.calls
+            if call.id not in answered
+        ]
+
+    async def _answered_calls(self) -> None:
+        """Write the answer of each call that ended since; a call that never reached the gate is said not to have run."""
+        from opsagent_jupyter.agent.transcript import tool_text
+
+        requests: dict[str, Approval] = {
+            approval.call: approval
+            for approval in await self._stored(self._store.approvals, session=self.id, limit=1000)
+        }
+        for call in await self._unanswered():
+            approval = requests.get(call.id)
+            if (
+                approval is not None
+                and approval.state not in DECIDED - OPEN
+                and approval.state is not ApprovalState.UNKNOWN
+            ):
+                continue
+            record = record_of(approval) if approval else _interrupted(call)
+            turn = TurnRecord(self.id)
+            await self._append(turn, role="tool", text=tool_text(record), call=call.id, calls=(record,))
+
+    # -- writing and telling --------------------------------------------------------------------------------------
+
+    async def _append(self, turn: TurnRecord, **fields: Any) -> Message:
+        message = Message(session=self.id, seq=0, turn=turn.id, **fields)
+        return await self._stored(self._store.append, message)
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease / 3)
+            with suppress(OpsAgentError):
+                await self._stored(self._store.lease_session, self.id, self._holder, self._lease)
+
+    async def _stored(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
+        return await asyncio.to_thread(function, *arguments, **named)
+
+    def _asked(self, request: ToolRequest) -> CallRecord:
+        """A call before the gate has looked at it: the tool's own level, or the highest when there is no such tool."""
+        try:
+            risk = self._plugins.tool(request.tool).risk
+        except OpsAgentError:
+            risk = Risk.CRITICAL
+        arguments = dict(request.arguments)
+        return CallRecord(
+            id=request.id, tool=request.tool, arguments=arguments, instance=request.on, risk=risk, status="running"
+        )
+
+    def _call(self, turn: TurnRecord, record: CallRecord) -> None:
+        turn.calls[record.id] = record
+        self._publish(protocol.ToolExecution(session=self.id, turn=turn.id, call=record))
+
+    def _event(self, turn: TurnRecord, kind: Any, text: str = "", error: OpsAgentError | None = None) -> None:
+        self._publish(
+            protocol.TurnEvent(
+                session=self.id,
+                turn=turn.id,
+                kind=kind,
+                text=text,
+                code=error.code if error else "",
+                hint=error.hint if error else "",
+            )
+        )
+
+
+def _interrupted(call: CallRecord) -> CallRecord:
+    text = "not run: the host ended before this call reached the gate"
+    return call.model_copy(update={"status": "cancelled", "summary": text, "error_code": "call.interrupted"})
