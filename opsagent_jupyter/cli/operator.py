@@ -1,0 +1,157 @@
+"""What an operator does from a shell: keys, the store, the audit, a worker, the demo."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import click
+
+from opsagent_jupyter.commands import Door
+from opsagent_jupyter.config import load_settings
+from opsagent_jupyter.credentials import new_key, rotate
+from opsagent_jupyter.stores.store import open_store
+
+
+@click.group()
+def key() -> None:
+    """Make and change the key that encrypts credentials."""
+
+
+@key.command("new")
+def key_new() -> str:
+    """Print a new key for PLUGIN_ENCRYPTION_KEY."""
+    return new_key()
+
+
+@key.command("rotate")
+@click.pass_obj
+def key_rotate(door: Door) -> str:
+    """Encrypt all credentials anew with the first key of PLUGIN_ENCRYPTION_KEY=new,old."""
+    ops = door.ops()
+    store = ops.runtime.store
+    tokens = {instance.id: store.credentials(instance.id) for instance in store.instances()}
+    event = ops.runtime.event("key.rotated", ops.actor, details={"instances": len(tokens)})
+    store.replace_credentials(rotate(ops.runtime.vault, tokens), event)
+    return f"{len(tokens)} credentials are encrypted with the first key now; the old one can go."
+
+
+@click.group()
+def audit() -> None:
+    """Query, verify and export the audit."""
+
+
+@audit.command("query")
+@click.argument("sql", default="")
+@click.option("--since", default=None)
+@click.option("--until", default=None)
+@click.option("--risk", default=None)
+@click.option("--status", default=None)
+@click.option("--server", default=None)
+@click.option("--instance", "--on", default=None)
+@click.option("--tool", default=None)
+@click.option("--actor", default=None)
+@click.option("--session", default=None)
+@click.option("--approval", default=None)
+@click.option("--limit", type=int, default=None)
+@click.pass_obj
+def audit_query(door: Door, /, sql: str, **filters: Any) -> Any:
+    """Run a SELECT over the view audit, or filter."""
+    ops = door.ops()
+    return (
+        ops.audit_sql(sql)
+        if sql
+        else ops.audit(**{name: value for name, value in filters.items() if value is not None})
+    )
+
+
+@audit.command("verify")
+@click.option(
+    "--checkpoint", type=click.Path(exists=True, dir_okay=False), default=None, help="One that was kept elsewhere."
+)
+@click.pass_obj
+def audit_verify(door: Door, checkpoint: str | None) -> Any:
+    """Recompute the chain; exit 1 and name the first bad row when it is broken."""
+    import json
+
+    return door.ops().verify(json.loads(Path(checkpoint).read_text()) if checkpoint else None)
+
+
+@audit.command("checkpoint")
+@click.pass_obj
+def audit_checkpoint(door: Door) -> Any:
+    """Print count and head of the chain, to be kept where this user cannot write."""
+    return door.ops().reader.checkpoint()
+
+
+@audit.command("export")
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.pass_obj
+def audit_export(door: Door, file: str) -> str:
+    """Write the audit to FILE, by its ending .parquet or .csv."""
+    rows = door.ops().reader.export(Path(file))
+    return f"{rows} events are in {file}."
+
+
+@click.group("store")
+def store_group() -> None:
+    """Upgrade and back up the shared store."""
+
+
+@store_group.command("upgrade")
+def store_upgrade() -> str:
+    """Bring the store to the schema of this release; a backup is made first."""
+    store = open_store(load_settings().resolved_store_url())
+    try:
+        return f"{store.url} has schema {store.schema_version}."
+    finally:
+        store.close()
+
+
+@store_group.command("backup")
+@click.argument("file", type=click.Path(dir_okay=False))
+def store_backup(file: str) -> str:
+    """Write a consistent copy of the store to FILE."""
+    store = open_store(load_settings().resolved_store_url())
+    try:
+        store.backup(Path(file))
+    finally:
+        store.close()
+    return f"The store is copied to {file}. Keep the key too: without it the credentials cannot be read."
+
+
+@click.command()
+@click.pass_obj
+def worker(door: Door) -> str:
+    """Run what gets approved, until this process is told to end."""
+    from opsagent_jupyter.api import OpsAgent
+
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    ops = OpsAgent(kind="worker", store_url=door.ops().settings.store_url)
+    click.echo(f"Worker {os.getpid()} runs what is approved in {ops.runtime.store.url}.", err=True)
+    ended.wait()
+    ops.close()
+    return "The worker has ended in order."
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Do the tour without a browser and exit 0 only if every step held.")
+@click.option("--json", "json_", is_flag=True, help="With --check: print the steps as JSON.")
+@click.option("--no-browser", is_flag=True, help="Start JupyterLab without opening a browser.")
+@click.option("--port", type=int, default=0, help="Port of JupyterLab; a free one by default.")
+def demo(check: bool, json_: bool, no_browser: bool, port: int) -> Any:  # noqa: FBT001  # click passes options so
+    """Start a sick embedded PostgreSQL and open JupyterLab on the tour."""
+    from opsagent_jupyter.cli import tour
+
+    if check:
+        return tour.check(as_json=json_)
+    tour.open_lab(browser=not no_browser, port=port)
+    return None
+
+
+COMMANDS: tuple[click.Command, ...] = (key, audit, store_group, worker, demo)

@@ -1,0 +1,381 @@
+"""The words of OpsAgent, once: ``%opsagent`` and the command line parse with the same commands.
+
+Each command returns a plain Python value (a DataFrame, a ``Call``, a ``Turn``, a card); the host renders it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from opsagent_jupyter.api import Call, OpsAgent, Turn, refuse_clear_secret
+from opsagent_jupyter.cards import ApprovalCard, HealthCard, StatusCard, status_of
+from opsagent_jupyter.errors import ConfigError, InvalidArguments
+from opsagent_jupyter.executor import record_of
+from opsagent_jupyter.models import Session
+from opsagent_jupyter.plugin import Tool
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from opsagent_jupyter.doctor import Report
+
+#: What ``--wait`` without a number waits, in seconds: a headless run must end.
+WAIT = 300.0
+
+
+@dataclass
+class Door:
+    """How a host lets commands in: where the OpsAgent comes from, and how it asks for a password."""
+
+    ops: Callable[[], OpsAgent]
+    prompt: Callable[[str], str]
+    clear_dsn: bool = False
+    """Whether a connection string may be typed openly (never in a notebook or a command line)."""
+
+
+class Seconds(click.ParamType[float]):
+    """A number of seconds."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+
+
+def wait_option(function: Any) -> Any:
+    """Add ``--wait [SECONDS]``."""
+    return click.option(
+        "--wait",
+        "-w",
+        type=Seconds(),
+        is_flag=False,
+        flag_value=WAIT,
+        default=None,
+        help="Wait for the end, decisions included (300 s without a number).",
+    )(function)
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.pass_context
+def words(context: click.Context) -> Any:
+    """Diagnose and fix databases; what changes something waits for a person."""
+    if context.invoked_subcommand is None:
+        return status_of(context.obj.ops())
+    return None
+
+
+@words.command()
+@click.argument("text", nargs=-1, required=True)
+@click.option("--on", "-o", default="", help="Which attached database the question is about.")
+@click.option("--session", "-s", default="", help="Go on with this conversation.")
+@click.option("--server", default="", help="The server, when it has one database only.")
+@click.option("--model", "-m", default="", help="offline, or provider:name.")
+@wait_option
+@click.pass_obj
+def ask(door: Door, text: Sequence[str], on: str, session: str, server: str, model: str, wait: float | None) -> Turn:
+    """Ask the agent: one turn."""
+    ops = door.ops()
+    return ops.ask(" ".join(text), on or instance_of(ops, server), session=session, model=model, wait=wait)
+
+
+@words.command()
+@click.argument("plugin")
+@click.argument("name")
+@click.option("--server", "-s", default="default", show_default=True, help="The server it belongs to.")
+@click.option(
+    "--environment", "-e", default="production", show_default=True, help="production, staging or development."
+)
+@click.option("--dsn-env", default="", help="The environment variable that holds the connection string.")
+@click.option("--service", default="", help="A service of pg_service.conf.")
+@click.option("--prompt", is_flag=True, help="Ask for the connection string without showing it.")
+@click.option("--read-only", is_flag=True, help="Refuse every change on this database.")
+@click.option("--dsn", default="", help="A connection string without a password.")
+@click.pass_obj
+def attach(
+    door: Door,
+    plugin: str,
+    name: str,
+    server: str,
+    environment: Any,
+    dsn_env: str,
+    service: str,
+    prompt: bool,  # noqa: FBT001  # click passes options as arguments
+    read_only: bool,  # noqa: FBT001
+    dsn: str,
+) -> HealthCard:
+    """Attach a database under a NAME."""
+    if dsn and not door.clear_dsn:
+        refuse_clear_secret(dsn)
+    if prompt:
+        dsn = door.prompt(f"Connection string of {name}: ")
+    health = door.ops().attach(
+        plugin,
+        name,
+        server=server,
+        environment=environment,
+        dsn=dsn or None,
+        dsn_env=dsn_env or None,
+        service=service or None,
+        read_only=read_only,
+    )
+    return HealthCard((health,))
+
+
+@words.command()
+@click.argument("name")
+@click.pass_obj
+def detach(door: Door, name: str) -> str:
+    """Forget an attached database and its credentials."""
+    door.ops().detach(name)
+    return f"{name} is detached; its credentials are gone from the store."
+
+
+@words.command()
+@click.pass_obj
+def servers(door: Door) -> pd.DataFrame:
+    """List the attached databases."""
+    return door.ops().servers()
+
+
+@words.command()
+@click.argument("plugin", default="")
+@click.pass_obj
+def tools(door: Door, plugin: str) -> pd.DataFrame:
+    """List the tools of the attached plugins, or of one PLUGIN."""
+    from opsagent_jupyter.api import frame
+
+    rows = [
+        {"tool": t.full_name, "risk": str(t.risk), "arguments": t.usage(), "what it does": t.summary}
+        for t in door.ops().tools(plugin)
+    ]
+    return frame(rows, ["tool", "risk", "arguments", "what it does"])
+
+
+@words.command()
+@click.argument("name", default="")
+@click.pass_obj
+def health(door: Door, name: str) -> HealthCard:
+    """Ask the attached databases, or one NAME, how they are."""
+    return HealthCard(tuple(door.ops().health(name)))
+
+
+@words.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.argument("tool")
+@click.option("--on", "-o", default="", help="The database, when more than one is attached.")
+@click.option("--dry-run", is_flag=True, help="Show what would run, its risk and its lock; ask nobody.")
+@click.option("--supersedes", default="", help="The waiting request that this one takes the place of.")
+@wait_option
+@click.pass_context
+def run(context: click.Context, tool: str, on: str, dry_run: bool, supersedes: str, wait: float | None) -> Call:  # noqa: FBT001
+    """Run one TOOL with its arguments as options: --table orders --columns customer_id."""
+    ops: OpsAgent = context.obj.ops()
+    spec = ops.runtime.plugins.tool(tool, plugin_of(ops, on))
+    call = ops.run(spec.full_name, on, dry_run=dry_run, supersedes=supersedes, **tool_arguments(spec, context.args))
+    return call.wait(wait) if wait is not None else call
+
+
+@words.command()
+@click.option("--state", default="", help="One state, or all; the open ones by default.")
+@click.option("--limit", default=100, show_default=True)
+@click.pass_obj
+def approvals(door: Door, state: str, limit: int) -> pd.DataFrame:
+    """List the approval requests."""
+    return door.ops().approvals(state, limit)
+
+
+@words.command()
+@click.argument("id")
+@click.pass_obj
+def show(door: Door, id: str) -> ApprovalCard:
+    """Show one approval request whole."""
+    ops = door.ops()
+    return ApprovalCard(ops.approval(id), ops.runtime.claim)
+
+
+def decision_command(name: Any, help: str) -> None:
+    """Make one of the commands that decide a request."""
+
+    @words.command(name=name, help=help)
+    @click.argument("id")
+    @click.option("--reason", "-r", default="", help="Why; needed to approve critical calls.")
+    @wait_option
+    @click.pass_obj
+    def decide(door: Door, id: str, reason: str, wait: float | None) -> ApprovalCard:
+        ops = door.ops()
+        approval = ops.decide(id, name, reason)
+        if name == "approve" and wait is not None:
+            Call(ops, record_of(approval)).wait(wait)
+        return ApprovalCard(ops.approval(approval.id), ops.runtime.claim)
+
+
+decision_command("approve", "Approve a request; it then runs, once, exactly as shown.")
+decision_command("reject", "Reject a request; it can never run.")
+decision_command("withdraw", "Take back a request of your own.")
+decision_command("revoke", "Take back an approval that has not started.")
+
+
+@words.command()
+@click.argument("id")
+@click.option("--state", type=click.Choice(["succeeded", "failed"]), required=True)
+@click.option("--reason", "-r", required=True, help="How you found out.")
+@click.pass_obj
+def resolve(door: Door, id: str, state: Any, reason: str) -> ApprovalCard:
+    """Record what became of a call whose outcome is unknown."""
+    ops = door.ops()
+    return ApprovalCard(ops.resolve(id, state, reason), ops.runtime.claim)
+
+
+@words.command()
+@click.option("--since", default=None, help="1d, 90m, 2h, 1w, or a date.")
+@click.option("--until", default=None)
+@click.option("--risk", default=None, help="This level and up.")
+@click.option("--status", default=None, help="succeeded, failed, refused, pending, approved, rejected, …")
+@click.option("--server", "-s", default=None)
+@click.option("--instance", "--on", default=None)
+@click.option("--tool", "-t", default=None)
+@click.option("--actor", "-a", default=None)
+@click.option("--session", default=None)
+@click.option("--approval", default=None)
+@click.option("--limit", type=int, default=None, help="The newest rows only.")
+@click.option("--sql", default=None, help="Any SELECT over the view audit.")
+@click.option("--verify", is_flag=True, help="Recompute the chain.")
+@click.option(
+    "--checkpoint", type=click.Path(dir_okay=False), default=None, help="With --verify: a checkpoint kept elsewhere."
+)
+@click.pass_obj
+def audit(door: Door, /, sql: str | None, verify: bool, checkpoint: str | None, **filters: Any) -> Any:  # noqa: FBT001
+    """Show the audit: filtered, by SQL, or verified."""
+    ops = door.ops()
+    if verify:
+        kept = json.loads(click.open_file(checkpoint).read()) if checkpoint else None
+        return ops.verify(kept)
+    if sql:
+        return ops.audit_sql(sql)
+    return ops.audit(**{name: value for name, value in filters.items() if value is not None})
+
+
+@words.command()
+@click.option("--limit", default=100, show_default=True)
+@click.pass_obj
+def sessions(door: Door, limit: int) -> pd.DataFrame:
+    """List the conversations."""
+    return door.ops().sessions(limit)
+
+
+@words.command("close")
+@click.argument("id", default="")
+@click.pass_obj
+def close_session(door: Door, id: str) -> str:
+    """Close a conversation; it stays readable."""
+    session = door.ops().close_session(id)
+    return f"Session {session.id[:8]} is closed."
+
+
+@words.command()
+@click.option("--on", "-o", default="", help="The database that the conversation is about.")
+@click.option("--session", "-s", default="", help="Go on with this conversation.")
+@click.option("--model", "-m", default="", help="offline, or provider:name.")
+@click.pass_obj
+def chat(door: Door, on: str, session: str, model: str) -> Session:
+    """Open the chat panel."""
+    ops = door.ops()
+    return ops.open(session) if session else ops.new_session(on, model)
+
+
+@words.command("open")
+@click.argument("id")
+@click.pass_obj
+def open_session(door: Door, id: str) -> Session:
+    """Open a conversation, in whatever kernel it began."""
+    return door.ops().open(id)
+
+
+@words.command()
+@click.pass_obj
+def doctor(door: Door) -> Report:
+    """Check the installation; each finding comes with its fix."""
+    from opsagent_jupyter.doctor import examine
+
+    return examine(door.ops())
+
+
+# -- words into values ------------------------------------------------------------------------------------------------
+
+
+def instance_of(ops: OpsAgent, server: str) -> str:
+    """The only database of a server; empty when no server was named."""
+    if not server:
+        return ""
+    names = [instance.name for instance in ops.instances() if instance.server == server]
+    if len(names) == 1:
+        return names[0]
+    have = f"has {', '.join(names)}" if names else "has no database attached"
+    raise ConfigError(f"The server {server!r} {have}.", hint="Say which with --on NAME.")
+
+
+def plugin_of(ops: OpsAgent, on: str) -> str:
+    """The plugin of the named database, or of the only one."""
+    found = [instance for instance in ops.instances() if not on or instance.name == on]
+    return found[0].plugin if len({instance.plugin for instance in found}) == 1 else ""
+
+
+def tool_arguments(tool: Tool, words: Sequence[str]) -> dict[str, Any]:
+    """``--table orders --columns a,b --unique`` as argument values; lists by comma or by repeating the option."""
+    properties = tool.schema().get("properties", {})
+    values: dict[str, Any] = {}
+    rest = list(words)
+    while rest:
+        name, value = option_of(tool, rest, properties)
+        if kind_of(properties.get(name, {})) == "array":
+            values.setdefault(name, []).extend(part.strip() for part in str(value).split(",") if part.strip())
+        else:
+            values[name] = value
+    return values
+
+
+def option_of(tool: Tool, rest: list[str], properties: dict[str, Any]) -> tuple[str, Any]:
+    """Take one option and its value off the front of ``rest``."""
+    word = rest.pop(0)
+    if not word.startswith("--"):
+        raise InvalidArguments(
+            f"{word!r} stands alone.", hint=f"Write arguments as options: {tool.name} takes {tool.usage()}.", path=word
+        )
+    name, given, value = word[2:].partition("=")
+    name = name.replace("-", "_")
+    if name.startswith("no_") and name not in properties and kind_of(properties.get(name[3:], {})) == "boolean":
+        return name[3:], False
+    if given:
+        return name, value
+    if kind_of(properties.get(name, {})) == "boolean" and (not rest or rest[0].startswith("--")):
+        return name, True
+    if not rest:
+        raise InvalidArguments(f"The option --{name} needs a value.", path=name)
+    return name, rest.pop(0)
+
+
+def kind_of(schema: dict[str, Any]) -> str:
+    """The JSON type of an argument, looking through ``anyOf`` for optional ones."""
+    options = [schema, *schema.get("anyOf", [])]
+    return next((str(option["type"]) for option in options if option.get("type") not in (None, "null")), "string")
+
+
+def exit_code(value: Any) -> int:
+    """What a command line exits with: 0 done, 1 failed, refused or unhealthy, 3 waiting for a person, 4 outcome unknown."""
+    if isinstance(value, Call):
+        return {"succeeded": 0, "waiting": 3, "running": 3, "unknown": 4}.get(value.status, 1)
+    if isinstance(value, Turn):
+        return {"finished": 0, "parked": 3, "running": 3}.get(value.state, 1)
+    if isinstance(value, ApprovalCard):
+        return {"failed": 1, "unknown": 4, "stale": 1}.get(str(value.approval.state), 0)
+    return 0 if getattr(value, "ok", True) else 1
+
+
+__all__ = ["Door", "StatusCard", "exit_code", "words"]

@@ -1,0 +1,105 @@
+"""How answers are shown in a notebook: live where they live, readable for ever where they do not."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from typing import Any
+
+from IPython.display import display
+
+from opsagent_jupyter.api import Call, OpsAgent, Turn
+from opsagent_jupyter.cards import rows_html, visible
+from opsagent_jupyter.models import Result, Session
+
+
+def shown(shell: Any, value: Any, ops: Callable[[], OpsAgent]) -> Any:
+    """Show calls, turns and sessions at once, also when they are assigned; return the value either way."""
+    _register(shell)
+    if isinstance(value, Turn):
+        display(turn_view(ops(), value))
+        value.quiet = True
+    elif isinstance(value, Call):
+        display(call_view(ops(), value))
+        value.quiet = True
+    elif isinstance(value, Session):
+        from opsagent_jupyter.notebook.widgets import ChatWidget
+
+        display(ChatWidget(ops().bridge, value.id))
+        return None
+    return value
+
+
+def _register(shell: Any) -> None:
+    """Teach this shell to show calls and turns: once quietly after a magic has shown them, then on every request."""
+    formatter = shell.display_formatter.ipython_display_formatter
+    formatter.for_type(Call, _show_again(call_view))
+    formatter.for_type(Turn, _show_again(turn_view))
+
+
+def _show_again(view: Callable[[OpsAgent, Any], Any]) -> Callable[[Any], bool]:
+    def show(value: Any) -> bool:
+        if value.quiet:
+            value.quiet = False
+        else:
+            display(view(value.ops, value))
+        return True
+
+    return show
+
+
+def turn_view(ops: OpsAgent, turn: Turn) -> Any:
+    """The live view of a turn: its text, calls and cards."""
+    from opsagent_jupyter.notebook.widgets import TurnWidget
+
+    return TurnWidget(ops.bridge, turn)
+
+
+def call_view(ops: OpsAgent, call: Call) -> Any:
+    """A card for a call that needed a person, else its answer."""
+    approval = call.approval
+    if approval is not None:
+        from opsagent_jupyter.notebook.widgets import ApprovalWidget
+
+        return ApprovalWidget(ops.bridge, approval)
+    return Answer(call)
+
+
+class Answer:
+    """The static answer of a call. Rows stay out of the saved notebook: ``call.frame`` has them."""
+
+    def __init__(self, call: Call) -> None:
+        self.record = call.record
+
+    def __repr__(self) -> str:
+        result = self.record.result
+        lines = [self.record.summary]
+        if result is not None:
+            lines += [f"  · {text}" for text in result.highlights]
+            lines += [result.tree] if result.tree else []
+            lines += [f"  ({note})" for note in result.notes]
+            lines += [where_rows_are(result)] if result.tables else []
+        return visible("\n".join(lines))
+
+    def _repr_html_(self) -> str:
+        record, result = self.record, self.record.result
+        took = f"{record.milliseconds:.0f} ms" if record.milliseconds else ""
+        head = rows_html(
+            f"{record.tool} on {record.instance}", [("Status", f"{record.status} {took}"), ("", record.summary)]
+        )
+        return head + (result_html(result) if result is not None else "")
+
+
+def result_html(result: Result) -> str:
+    """Points, plan tree and notes of a result, all as text; no rows."""
+    points = "".join(f"<li>{html.escape(visible(text))}</li>" for text in result.highlights)
+    tree = f"<pre style='overflow:auto'>{html.escape(visible(result.tree))}</pre>" if result.tree else ""
+    notes = [*result.notes, *([where_rows_are(result)] if result.tables else [])]
+    small = "".join(f"<div style='opacity:.7;font-size:90%'>{html.escape(visible(note))}</div>" for note in notes)
+    return f"<ul style='margin:4px 0'>{points}</ul>{tree}{small}" if points else tree + small
+
+
+def where_rows_are(result: Result) -> str:
+    """Say how many rows there are and how to get at them."""
+    parts = [f"{table.total} {'row' if table.total == 1 else 'rows'} of {table.name}" for table in result.tables]
+    return f"{', '.join(parts)}: call.frame has them; they are not saved in the notebook."

@@ -1,0 +1,192 @@
+"""``%opsagent`` and ``%%opsagent``: the words of OpsAgent in IPython. Nothing heavy is imported before the first use."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import threading
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand, output_can_be_silenced
+from traitlets import Bool, Unicode
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from opsagent_jupyter.api import OpsAgent as Api
+
+#: Options of ``ask`` that take a value; the rest of the line is the question, whatever quotes it holds.
+ASK_OPTIONS = ("--on", "-o", "--session", "-s", "--server", "--model", "-m")
+
+
+def question_of(line: str) -> tuple[list[str], str]:
+    """Split a line into the options of ``ask`` and the question, which may hold any quotes and apostrophes."""
+    options: list[str] = []
+    words = line.split()
+    text: list[str] = []
+    while words:
+        word = words.pop(0)
+        if word in ASK_OPTIONS and words:
+            options += [word, words.pop(0)]
+        elif word in ("--wait", "-w"):
+            number = bool(words) and re.fullmatch(r"\d+(\.\d+)?", words[0]) is not None
+            options.append(f"--wait={words.pop(0)}" if number else "--wait")
+        elif word in ("--help", "-h") or word.partition("=")[0] in ("--wait", *ASK_OPTIONS):
+            options.append(word)
+        else:
+            text.append(word)
+    return options, " ".join(text)
+
+
+@magics_class
+class OpsAgent(Magics):
+    """Diagnose and fix databases from a notebook; what changes something waits for a person."""
+
+    store_url = Unicode(
+        "", help="SQLAlchemy URL of the shared store; empty: a file in the Jupyter data directory."
+    ).tag(config=True)
+    model = Unicode("", help="offline, or provider:name.").tag(config=True)
+    model_base_url = Unicode("", help="Base URL of an OpenAI-compatible or Ollama server.").tag(config=True)
+    setup = Unicode("", help="personal, separated or team.").tag(config=True)
+    policy_file = Unicode("", help="A JSON file of policy rules; they can only tighten.").tag(config=True)
+    expand = Bool(default_value=False, help="Replace {name} in lines by the variable of that name.").tag(config=True)
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        super().__init__(shell=shell, config=shell.config)
+        self._variables = shell.user_ns
+        self._ops: Api | None = None
+        self._making = threading.Lock()
+
+    @property
+    def ops(self) -> Api:
+        """The OpsAgent of this kernel, made at first use; its settings are fixed from then on."""
+        with self._making:
+            if self._ops is None:
+                from opsagent_jupyter.api import OpsAgent as Api
+
+                names = ("store_url", "model", "model_base_url", "setup", "policy_file")
+                self._ops = Api(kind="kernel", **{name: getattr(self, name) for name in names})
+                self._variables["_ops"] = self._ops
+        return self._ops
+
+    @property
+    def started(self) -> Api | None:
+        """The OpsAgent when it is running already: completion must not start one."""
+        return self._ops
+
+    def end(self) -> None:
+        """Close the OpsAgent, when there is one."""
+        if self._ops is not None:
+            self._ops.close()
+            self._ops = None
+
+    @output_can_be_silenced
+    @no_var_expand
+    @line_cell_magic
+    def opsagent(self, line: str = "", cell: str | None = None) -> Any:
+        """Diagnose and fix databases. ``%opsagent --help`` lists the words; a ``%%opsagent`` cell is a question."""
+        words = self._words(line, cell)
+        if not words and self._ops is None and hasattr(self.shell, "kernel"):
+            from opsagent_jupyter.notebook.first import FirstStatus
+
+            return FirstStatus(lambda: self.ops)
+        from opsagent_jupyter.notebook.display import shown
+
+        return shown(self.shell, self._value(words), lambda: self.ops)
+
+    def _value(self, words: list[str]) -> Any:
+        import click
+
+        from opsagent_jupyter.commands import Door
+        from opsagent_jupyter.commands import words as group
+        from opsagent_jupyter.errors import InvalidArguments
+
+        try:
+            return group.main(
+                args=words, prog_name="%opsagent", standalone_mode=False, obj=Door(lambda: self.ops, self._prompt)
+            )
+        except click.exceptions.UsageError as error:
+            text = error.format_message()
+            word = error.ctx.command.name if error.ctx and error.ctx.parent else ""
+            see = f"%opsagent {word} --help" if word else "%opsagent --help"
+            raise InvalidArguments(
+                text if text.endswith((".", "?")) else f"{text}.",
+                hint=f"See {see}; a question starts with %opsagent ask.",
+            ) from None
+
+    def _words(self, line: str, cell: str | None) -> list[str]:
+        first, _, rest = line.strip().partition(" ")
+        if self.expand or first == "--vars":
+            line, cell = self._expanded(rest if first == "--vars" else line), self._expanded(cell) if cell else cell
+        if cell is not None:
+            options, text = question_of(line)
+            return ["ask", *options, "--", f"{text}\n{cell}".strip()]
+        head, _, rest = line.strip().partition(" ")
+        if head != "ask":
+            return shlex.split(line)
+        options, text = question_of(rest)
+        return ["ask", *options, *(["--", text] if text else [])]
+
+    def _expanded(self, text: str) -> str:
+        """Replace ``{name}`` by the user's variable; anything else in braces stays as it is."""
+        names = self._variables
+
+        def value(match: re.Match[str]) -> str:
+            return str(names[match[1]]) if match[1] in names else match[0]
+
+        return re.sub(r"\{([A-Za-z_]\w*)\}", value, text)
+
+    def _prompt(self, question: str) -> str:
+        from getpass import getpass
+
+        from opsagent_jupyter.errors import CredentialError
+
+        try:
+            return getpass(question)
+        except Exception as error:
+            if type(error).__name__ != "StdinNotImplementedError":
+                raise
+            raise CredentialError(
+                "Nobody can be asked here: this notebook runs without a person.", hint="Use --dsn-env VARIABLE."
+            ) from None
+
+
+def load(shell: InteractiveShell) -> None:
+    """Register the magics; loading twice changes nothing."""
+    if "opsagent" in shell.magics_manager.magics["line"]:
+        return
+    magics = OpsAgent(shell)
+    shell.register_magics(magics)
+    shell.configurables.append(magics)  # type: ignore[arg-type]  # IPython lists any configurable here
+    shell.set_hook("complete_command", _complete(magics), re_key=r"%%?opsagent\b")
+    _warm_up(shell)
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Take the magics away and end the runtime in order; what waits stays in the store."""
+    for magics in [item for item in shell.configurables if isinstance(item, OpsAgent)]:
+        shell.configurables.remove(magics)
+        magics.end()
+    for kind in ("line", "cell"):
+        shell.magics_manager.magics[kind].pop("opsagent", None)
+
+
+def _complete(magics: OpsAgent) -> Any:
+    def complete(_shell: Any, event: Any) -> list[str]:
+        from opsagent_jupyter.notebook.completion import completions
+
+        return completions(magics.started, event.text_until_cursor)
+
+    return complete
+
+
+def _warm_up(shell: InteractiveShell) -> None:
+    """Import what the first use needs once the loading cell is done, beside the person who is still reading."""
+
+    def warm(*_: Any) -> None:
+        shell.events.unregister("post_run_cell", warm)
+        threading.Thread(
+            target=lambda: __import__("opsagent_jupyter.commands"), name="opsagent-warm", daemon=True
+        ).start()
+
+    shell.events.register("post_run_cell", warm)
