@@ -1,0 +1,344 @@
+"""The audit in DuckDB: the store's chain, carried exactly once by sequence number into a file for analysis.
+
+The store's rows are the ledger. ``audit.duckdb`` is a copy that can be rebuilt from them at any time, and only rows
+that verify get into it. Carrying never blocks anybody: a file that is in use is left for later.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from opsagent_jupyter.audit import chain
+from opsagent_jupyter.contracts import Store
+from opsagent_jupyter.errors import AuditError, AuditTampered, OpsAgentError
+from opsagent_jupyter.models import AuditRow
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+log = logging.getLogger("opsagent_jupyter")
+
+#: Rows that are fetched, verified and handed to DuckDB at a time.
+BATCH = 10_000
+#: Raise it with every change of schema.sql, derive.sql or views.sql: files of older layouts are then rebuilt.
+LAYOUT = 1
+#: No extension is ever looked for: offline that costs seconds.
+OFFLINE: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+}
+#: Files stay readable for tools that are still on DuckDB 1.5.
+CONFIG = OFFLINE | {"storage_compatibility_version": "v1.5.0"}
+#: Seconds to wait for a file that is in use, before the store alone answers.
+PATIENCE = 0.25
+#: The input of derive.sql.
+LINKS = pa.schema([("seq", pa.int64()), *((name, pa.string()) for name in ("event_id", "body", "prev_hash", "hash"))])
+
+_BUSY = (
+    "Could not set lock",
+    "different configuration",
+    "Unique file handle conflict",
+    "being used by another process",  # Windows
+)
+_DAMAGED = (
+    "not a valid DuckDB database file",
+    "Corrupt database file",
+    "Could not read enough bytes",
+    "Failed to deserialize",
+    "Failed to load metadata pointer",
+    "Failure while replaying WAL",
+)
+_PREFIX = "opsagent_jupyter audit, layout "
+
+
+def is_busy(error: duckdb.Error) -> bool:
+    """True when somebody else, or this process itself, has the file open in a way that excludes us."""
+    return any(sign in str(error) for sign in _BUSY)
+
+
+def is_damaged(error: duckdb.Error) -> bool:
+    """True when the file is no DuckDB database any more; a full disk or missing rights are no damage."""
+    return any(sign in str(error) for sign in _DAMAGED)
+
+
+def holder(error: duckdb.Error) -> str:
+    """Who holds a busy file, as far as DuckDB says."""
+    found = re.search(r"\(PID (\d+)\)", str(error))
+    return f"process {found[1]}" if found else "another connection of this process"
+
+
+@cache
+def sql(name: str) -> str:
+    """The text of a .sql file beside this module."""
+    return (Path(__file__).parent / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def links(rows: Sequence[AuditRow]) -> pa.RecordBatch:
+    """Rows of the chain as Arrow, the input of derive.sql."""
+    return pa.record_batch([pa.array([getattr(row, name) for row in rows]) for name in LINKS.names], schema=LINKS)
+
+
+class DuckProjection:
+    """Carries the store's audit into one DuckDB file. No handle stays open between two calls."""
+
+    def __init__(self, store: Store, path: Path) -> None:
+        self.store = store
+        self.path = path
+        self._notices: list[str] = []
+        self._carried_to: tuple[int, str] | None = None
+
+    def __repr__(self) -> str:
+        return f"DuckProjection({str(self.path)!r})"
+
+    def carry(self) -> int | None:
+        """Carry what is new; the number of rows, or None when the file is in use. A damaged file is set aside and
+        rebuilt. ``AuditTampered`` when a row does not verify, or the store's log is not the one in the file."""
+        if self._carried_to == self.store.audit_head() and self.path.exists():
+            return 0
+        with self._turn() as mine:
+            if not mine:
+                return None
+            try:
+                return self._carried()
+            except duckdb.Error as error:
+                if is_busy(error):
+                    return None
+                if not is_damaged(error):
+                    raise _failure(self.path, error) from None
+            return self._rebuilt()
+
+    def rebuild(self) -> bool:
+        """Set a damaged file aside and carry everything anew; False when the file is in use."""
+        with self._turn() as mine:
+            if mine:
+                self._rebuilt()
+            return mine
+
+    def take_notices(self) -> list[str]:
+        """What happened to the file that its readers should know; said once."""
+        taken, self._notices = self._notices, []
+        return taken
+
+    def _rebuilt(self) -> int:
+        self._set_aside()
+        try:
+            return self._carried() or 0
+        except duckdb.Error as error:
+            raise _failure(self.path, error) from None
+
+    @contextmanager
+    def _turn(self) -> Iterator[bool]:
+        """Whether this is the one carrier; the losers learn it without opening the database."""
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(f"{self.path}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError as error:
+            raise _failure(self.path, error) from None
+        try:
+            yield _locked(lock)
+        finally:
+            os.close(lock)
+
+    def _carried(self) -> int | None:
+        new = not self.path.exists()
+        with closing(duckdb.connect(self.path, config=CONFIG)) as database:
+            if new:
+                self.path.chmod(0o600)
+            database.execute("SET TimeZone = 'UTC'")
+            layout = layout_of(database)
+            if layout == LAYOUT:
+                return self._append(database)
+            if layout is None and not database.execute("SELECT 1 FROM duckdb_tables()").fetchall():
+                create(database)
+                return self._append(database)
+        if layout is not None and layout > LAYOUT:
+            raise AuditError(
+                f"{self.path} was written by a newer release of OpsAgent.",
+                hint="Upgrade this installation: pip install -U opsagent_jupyter.",
+            )
+        self._set_aside("damaged" if layout is None else "of an older layout")
+        return self._carried()
+
+    def _append(self, database: duckdb.DuckDBPyConnection) -> int:
+        """Read the high-water mark and insert what follows it, in one transaction: the data is the bookkeeping."""
+        database.execute("BEGIN")
+        seq, prev_hash = last(database, "audit")
+        following = Following(self.store, seq, prev_hash, self.path)
+        if following:
+            database.register("links", following.reader())
+            database.execute(f"INSERT INTO audit BY NAME {sql('derive')}")
+        database.execute("COMMIT")
+        self._carried_to = following.seq, following.hash
+        following.settle()
+        return following.seq - seq
+
+    def _set_aside(self, why: str = "damaged") -> None:
+        """Rename the file and its log of writes; nothing that may be evidence is deleted."""
+        aside = _unused(self.path.with_name(f"{self.path.name}.corrupt-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"))
+        try:
+            self.path.replace(aside)
+            wal = self.path.with_name(f"{self.path.name}.wal")
+            if wal.exists():
+                wal.replace(aside.with_name(f"{aside.name}.wal"))
+        except OSError as error:
+            raise _failure(self.path, error) from None
+        notice = f"{self.path.name} was {why}; it was moved to {aside.name} and rebuilt from the store."
+        self._notices.append(notice)
+        log.warning("%s", notice)
+
+
+class Following:
+    """The verified rows that follow a place in the chain, on their way to DuckDB; false when there are none.
+
+    What stops them is kept for ``settle``: an exception that crosses DuckDB would come out as one of DuckDB's.
+    """
+
+    def __init__(self, store: Store, seq: int, prev_hash: str, path: Path) -> None:
+        """``AuditTampered`` unless the store has, at this place, the row that the file has."""
+        self._store = store
+        self.seq = seq
+        self.hash = prev_hash
+        self._stopped: OpsAgentError | None = None
+        self._next = store.audit_rows(max(seq - 1, 0), BATCH)
+        if seq:
+            _require_same_log(self._next, seq, prev_hash, path)
+            self._next = self._next[1:]
+
+    def __bool__(self) -> bool:
+        return bool(self._next)
+
+    def reader(self) -> pa.RecordBatchReader:
+        """The rows as a stream."""
+        return pa.RecordBatchReader.from_batches(LINKS, self._batches())
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        try:
+            while self._next:
+                self.seq, self.hash = chain.verify(self._next, self.seq, self.hash)
+                yield links(self._next)
+                self._next = self._store.audit_rows(self.seq, BATCH)
+        except OpsAgentError as error:
+            self._stopped = error
+
+    def settle(self) -> None:
+        """Raise what stopped the stream, if anything did."""
+        if isinstance(self._stopped, AuditTampered):
+            self._stopped.hint = "Run `opsagent audit verify`; frame(unverified=True) shows the rows as they are."
+        if self._stopped is not None:
+            raise self._stopped
+
+
+def memory() -> duckdb.DuckDBPyConnection:
+    """A database in memory that touches no disk and knows the type of risk levels."""
+    database = duckdb.connect(":memory:", config=OFFLINE | {"temp_directory": ""})
+    database.execute("SET TimeZone = 'UTC'")
+    database.execute("SET arrow_large_buffer_size = true")
+    database.execute(sql("risk"))
+    return database
+
+
+def attach(database: duckdb.DuckDBPyConnection, path: Path, notices: list[str]) -> bool:
+    """Attach the file as ``carried``, to be read only; while it is attached nobody can carry. When that cannot be, the
+    reason is added to the notices."""
+    deadline = time.monotonic() + PATIENCE
+    while path.exists():
+        try:
+            database.execute(f"ATTACH {_quoted(path)} AS carried (READ_ONLY)")
+        except duckdb.Error as error:
+            if not is_busy(error):
+                raise
+            if time.monotonic() > deadline:
+                notices.append(f"{path.name} is held by {holder(error)}, so this comes from the store alone.")
+                return False
+            time.sleep(random.uniform(0.005, 0.02))  # noqa: S311 - spreads the readers, guards nothing
+            continue
+        if layout_of(database, "carried") == LAYOUT:
+            return True
+        database.execute("DETACH carried")
+        notices.append(f"{path.name} is of another release, so this comes from the store alone.")
+        return False
+    return False
+
+
+def layout_of(database: duckdb.DuckDBPyConnection, catalog: str = "") -> int | None:
+    """The layout of an audit file; None when it is no audit file."""
+    comments = database.execute(
+        "SELECT comment FROM duckdb_tables() WHERE table_name = 'audit' AND (? = '' OR database_name = ?)",
+        [catalog, catalog],
+    ).fetchall()
+    comment = str(comments[0][0]) if comments else ""
+    number = comment.removeprefix(_PREFIX)
+    return int(number) if comment.startswith(_PREFIX) and number.isdecimal() else None
+
+
+def create(database: duckdb.DuckDBPyConnection) -> None:
+    """Make type, table and views in an empty database."""
+    database.execute("BEGIN")
+    for name in ("risk", "schema", "views"):
+        database.execute(sql(name))
+    database.execute(f"COMMENT ON TABLE audit IS '{_PREFIX}{LAYOUT}'")
+    database.execute("COMMIT")
+
+
+def last(database: duckdb.DuckDBPyConnection, table: str) -> tuple[int, str]:
+    """The (seq, hash) of the newest row; the beginning of a chain when there is none."""
+    rows = database.table(table).order("seq DESC").limit(1).project("seq, hash").fetchall()
+    return (int(rows[0][0]), str(rows[0][1])) if rows else (0, chain.GENESIS)
+
+
+def _require_same_log(rows: Sequence[AuditRow], seq: int, prev_hash: str, path: Path) -> None:
+    if rows and (rows[0].seq, rows[0].hash) == (seq, prev_hash):
+        return
+    found = "has another row there" if rows else "does not have it"
+    raise AuditTampered(
+        f"{path.name} holds audit row {seq}, but the store {found}: it was edited, restored from a backup or replaced.",
+        hint="Keep both as evidence and run `opsagent audit verify`. If the store was restored or replaced on purpose, "
+        f"move {path} away; the next read rebuilds it from the store.",
+        first_bad=seq,
+    )
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
+
+
+def _locked(file: int) -> bool:
+    """Take the lock if it is free. It goes with the file handle, so a killed carrier leaves none behind."""
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _unused(path: Path) -> Path:
+    """The path, or the first one like it that is not taken."""
+    names = (path, *(path.with_name(f"{path.name}-{number}") for number in range(2, 1000)))
+    return next(name for name in names if not name.exists())
+
+
+def _failure(path: Path, error: Any) -> AuditError:
+    text = str(error).splitlines()[0]
+    return AuditError(
+        f"{path} cannot be written: {text}",
+        hint="Make its folder writable and free space there; the records themselves are safe in the store.",
+    )

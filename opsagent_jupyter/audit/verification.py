@@ -1,0 +1,240 @@
+"""The check of the audit: the chain as the store has it, against itself, its head, its copy and a kept checkpoint."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, runtime_checkable
+
+import duckdb
+
+from opsagent_jupyter.audit import chain
+from opsagent_jupyter.audit.projection import BATCH, DuckProjection, attach, is_damaged, last, links, memory, sql
+from opsagent_jupyter.contracts import Store
+from opsagent_jupyter.errors import AuditTampered
+from opsagent_jupyter.models import AuditRow, canonical
+
+#: Said when there is nothing to compare the whole log with.
+NO_CHECKPOINT = (
+    "No checkpoint was given: a log that was rewritten from somewhere on, or cut at its end, before it was carried "
+    "looks like a true one. Keep checkpoints where nobody who can write the store can write."
+)
+#: What the store cannot keep in a column, although JSON in a body can spell it.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a check of the audit found. ``head`` is the newest row's hash, ``first_bad`` the first row that is wrong."""
+
+    ok: bool
+    rows: int
+    head: str
+    first_bad: int | None = None
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        verdict = f"The audit verifies: {self.rows} rows, head {self.head[:16]}."
+        if not self.ok:
+            verdict = f"The audit does NOT verify: the first bad row is {self.first_bad}, of {self.rows}."
+        return " ".join([verdict, *self.problems, *self.notes])
+
+
+@runtime_checkable
+class ShowsColumns(Protocol):
+    """A store that shows what it keeps beside each row's body, for its own filters."""
+
+    def audit_columns(self, after: int, limit: int) -> Sequence[Mapping[str, Any]]:
+        """Return rows with seq > after, in order: seq, at (aware), type, status, risk, tool, server, instance, actor,
+        actor_name, session and approval, as they are stored."""
+
+
+class Findings:
+    """Problems with the row that each begins at, and what could not be checked."""
+
+    def __init__(self) -> None:
+        self.problems: dict[str, tuple[int, str]] = {}
+        self.notes: list[str] = []
+
+    def bad(self, check: str, seq: int, text: str) -> None:
+        """A problem. Each check reports its first only: what follows a break is a consequence."""
+        self.problems.setdefault(check, (seq, text))
+
+    def verdict(self, rows: int, head: str) -> Verification:
+        problems = sorted(self.problems.values())
+        return Verification(
+            ok=not problems,
+            rows=rows,
+            head=head,
+            first_bad=problems[0][0] if problems else None,
+            problems=tuple(text for _, text in problems),
+            notes=tuple(self.notes),
+        )
+
+
+def verify(store: Store, projection: DuckProjection, checkpoint: tuple[int, str] | None = None) -> Verification:
+    """Check everything that can be checked, and say what could not be."""
+    walk = Walk(store, checkpoint)
+    with closing(memory()) as database:
+        copy = Copy(database, projection, walk.findings)
+        for rows in walk.batches():
+            copy.compare(rows)
+        copy.finish(walk.seq)
+    return walk.verdict()
+
+
+class Walk:
+    """One pass over the store's rows."""
+
+    def __init__(self, store: Store, checkpoint: tuple[int, str] | None) -> None:
+        self.findings = Findings()
+        self.seq, self.hash, self.rows = 0, chain.GENESIS, 0
+        self._store = store
+        self._checkpoint = checkpoint
+
+    def batches(self) -> Iterator[Sequence[AuditRow]]:
+        """Every row, checked against its predecessor. Rows may be appended meanwhile; the head is read after them."""
+        while True:
+            while rows := self._store.audit_rows(self.seq, BATCH):
+                after = self.seq
+                self._check(rows)
+                self._check_columns(rows, after)
+                self.rows += len(rows)
+                yield rows
+            seq, head = self._store.audit_head()
+            if (seq, head) == (self.seq, self.hash) or not self._store.audit_rows(self.seq, 1):
+                break
+        if (seq, head) != (self.seq, self.hash):
+            self.findings.bad("head", min(seq, self.seq) + (seq != self.seq), self._head_differs(seq))
+
+    def verdict(self) -> Verification:
+        """The result, with the checkpoint's word."""
+        if self._checkpoint is None:
+            self.findings.notes.append(NO_CHECKPOINT)
+        elif self._checkpoint[0] > self.seq:
+            text = f"The checkpoint counts {self._checkpoint[0]} rows, the store ends at {self.seq}: rows were removed."
+            self.findings.bad("checkpoint", self.seq + 1, text)
+        return self.findings.verdict(self.rows, self.hash)
+
+    def _check(self, rows: Sequence[AuditRow]) -> None:
+        try:
+            chain.verify(rows, self.seq, self.hash)
+        except AuditTampered as error:
+            self.findings.bad("chain", error.first_bad, error.message)
+        for row in rows:
+            if f'"event_id":"{row.event_id}"' not in row.body:
+                self.findings.bad("event_id", row.seq, f"Row {row.seq} has another event id than its body.")
+            if self._checkpoint is not None and row.seq == self._checkpoint[0] and row.hash != self._checkpoint[1]:
+                text = f"Row {row.seq} is not the one of the checkpoint: the log was rewritten there or before."
+                self.findings.bad("checkpoint", row.seq, text)
+        self.seq, self.hash = rows[-1].seq, rows[-1].hash
+
+    def _check_columns(self, rows: Sequence[AuditRow], after: int) -> None:
+        """What the store filters by must be what the bodies say, or rows can be hidden from a filter."""
+        if not isinstance(self._store, ShowsColumns):
+            return
+        for row, columns in zip(rows, self._store.audit_columns(after, len(rows)), strict=False):
+            wrong = [name for name, value in _expected(row).items() if columns.get(name) != value]
+            if wrong:
+                text = f"The store's columns of row {row.seq} differ from its body: {', '.join(wrong)}."
+                self.findings.bad("columns", row.seq, text)
+
+    def _head_differs(self, seq: int) -> str:
+        if seq > self.seq:
+            return f"The chain's head says {seq} rows, the store ends at {self.seq}: rows were removed at the end."
+        if seq < self.seq:
+            return f"The chain's head says {seq} rows, the store has {self.seq}: rows were added past the head."
+        return f"The newest row ({seq}) is not the one that the chain's head names."
+
+
+class Copy:
+    """The rows in audit.duckdb, compared with the store's. While it is attached nobody can carry."""
+
+    def __init__(self, database: duckdb.DuckDBPyConnection, projection: DuckProjection, findings: Findings) -> None:
+        self._database = database
+        self._name = projection.path.name
+        self._findings = findings
+        self._expected = self._last = 0
+        with self._noted():
+            if attach(database, projection.path, findings.notes):
+                self._last = last(database, "carried.audit")[0]
+            else:
+                findings.notes.append(f"{self._name} was not compared.")
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Damage of a copy says nothing about the log: it ends the comparison with a note."""
+        try:
+            yield
+        except duckdb.Error as error:
+            if not is_damaged(error):
+                raise
+            self._last = 0
+            self._findings.notes.append(f"{self._name} is damaged and was not compared; the next read rebuilds it.")
+
+    def compare(self, rows: Sequence[AuditRow]) -> None:
+        """Compare all columns of these rows, the typed ones with what their bodies say."""
+        carried = [readable(row) for row in rows if row.seq <= self._last]
+        if carried:
+            with self._noted():
+                self._compare(carried)
+
+    def _compare(self, rows: Sequence[AuditRow]) -> None:
+        self._expected += len(rows)
+        self._database.register("links", links(rows))
+        query = sql("compare").replace("{derive}", sql("derive"))
+        first = self._database.execute(query, [rows[0].seq, rows[-1].seq]).fetchall()[0][0]
+        self._database.unregister("links")
+        if first is not None:
+            text = f"Row {first} differs between the store and {self._name}: one was changed after it was carried."
+            self._findings.bad("copy", first, text)
+
+    def finish(self, newest: int) -> None:
+        """Look for rows that only the copy has."""
+        if not self._last:
+            return
+        question = "SELECT count(*), count(*) FILTER (seq > ?) FROM carried.audit"
+        with self._noted():
+            count, beyond = self._database.execute(question, [newest]).fetchall()[0]
+            if beyond:
+                text = f"{self._name} has {beyond} rows after row {newest} that the store lacks: its end was cut off."
+                self._findings.bad("beyond", newest + 1, text)
+            elif count != self._expected:
+                text = f"{self._name} has {count} rows where the store has {self._expected}."
+                self._findings.bad("count", self._last, text)
+
+
+def readable(row: AuditRow) -> AuditRow:
+    """The row, or one that shows a body which is no event as what it is."""
+    try:
+        if isinstance(json.loads(row.body), dict):
+            return row
+    except ValueError:
+        pass
+    return row.model_copy(update={"body": canonical({"type": "unreadable", "details": {"body": row.body}})})
+
+
+def _expected(row: AuditRow) -> dict[str, Any]:
+    """The store's columns as the row's body has them."""
+    event = json.loads(readable(row).body)
+    actor = event.get("actor") or {}
+    names = ("type", "status", "tool", "server", "instance", "session", "approval")
+    texts = {name: event.get(name) for name in names} | {
+        "risk": event.get("risk") or "",
+        "actor": actor.get("id"),
+        "actor_name": actor.get("name"),
+    }
+    stored = {name: _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text or "") for name, text in texts.items()}
+    return {"seq": event.get("seq"), "at": _moment(event.get("at")), **stored}
+
+
+def _moment(text: Any) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
