@@ -13,7 +13,7 @@ command                   answer
 ``chat:history``          ``chat:joined`` with the older messages
 ``chat:message``          ``chat:message``, then the turn's events
 ``approval:subscribe``    ``approval:list`` of what is open; from then on ``approval:request`` and ``approval:response``
-``approval:get``          ``approval:response``
+``approval:get``          ``approval:response``, and again at each later state of that request
 ``approval:respond``      ``approval:response``, or ``error`` (and ``approval:response`` when somebody was first)
 ``approval:resolve``      the same
 ``result:get``            ``result``

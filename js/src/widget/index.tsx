@@ -1,0 +1,75 @@
+// The widget of a notebook cell, as anywidget loads it.
+import type { AnyModel, Render } from "@anywidget/types";
+import { render as draw } from "preact";
+import { mount, type View } from "../ui";
+import { type Channel, connect } from "./comm";
+import { Detached, type Summary } from "./detached";
+
+/** The synced traits: an id and a redacted summary, nothing that may not stand in a saved notebook. */
+interface Traits {
+  kind: "chat" | "turn" | "approval" | "approvals";
+  id: string;
+  summary: Summary;
+  version: string;
+}
+
+/** After this long without a word from Python the saved summary is shown, in milliseconds. */
+const PATIENCE = 5000;
+
+/** A turn's id is its session's and its own, with a slash between. */
+function viewOf(model: AnyModel<Traits>): View {
+  const id = model.get("id");
+  const [session = "", turn = ""] = id.split("/");
+  switch (model.get("kind")) {
+    case "approval":
+      return { kind: "approval", id };
+    case "turn":
+      return { kind: "turn", session, turn };
+    case "approvals":
+      return { kind: "approvals" };
+    default:
+      return { kind: "chat", session: id };
+  }
+}
+
+/** Hides the static record of a cell while its live view is there; without a view the record speaks. */
+function markLive(element: HTMLElement, isLive: boolean): void {
+  element.closest(".jp-OutputArea")?.classList.toggle("oa-live", isLive);
+}
+
+const render: Render<Traits> = ({ model, el }) => {
+  const client = connect(model as unknown as Channel);
+  const root = document.createElement("div");
+  el.append(root);
+  let close = open();
+
+  function open(): () => void {
+    return mount(root, client, { view: viewOf(model), version: model.get("version") });
+  }
+  const silence = setTimeout(() => {
+    close();
+    draw(<Detached kind={model.get("kind")} summary={model.get("summary")} />, root);
+    close = () => draw(null, root);
+    detached = true;
+  }, PATIENCE);
+  let detached = false;
+  const stopListening = client.subscribe(() => {
+    stopListening();
+    clearTimeout(silence);
+    if (detached) close = reopen();
+    markLive(root, true);
+  });
+  function reopen(): () => void {
+    close();
+    return open();
+  }
+  return () => {
+    clearTimeout(silence);
+    stopListening();
+    markLive(root, false);
+    close();
+    root.remove();
+  };
+};
+
+export default { render };
