@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import getpass
 import os
+import re
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -12,7 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from opsagent_jupyter.config import load_settings
 from opsagent_jupyter.credentials import Secret
-from opsagent_jupyter.errors import ConfigError, CredentialError, OpsAgentError, SecretInClear, UnknownInstance
+from opsagent_jupyter.errors import (
+    ConfigError,
+    CredentialError,
+    OpsAgentError,
+    SecretInClear,
+    UnknownInstance,
+    UnknownSession,
+)
 from opsagent_jupyter.executor import Ask, Decision, record_of
 from opsagent_jupyter.lifecycle import OPEN, ApprovalState
 from opsagent_jupyter.models import (
@@ -30,6 +38,7 @@ from opsagent_jupyter.models import (
     Session,
 )
 from opsagent_jupyter.plugin import Tool
+from opsagent_jupyter.redaction import Redactor
 from opsagent_jupyter.runtime import Kind, Runtime
 from opsagent_jupyter.session import TurnRecord, TurnState
 
@@ -164,7 +173,15 @@ class Turn:
 
     @property
     def text(self) -> str:
-        """The answer so far as it has come when the turn ended or parked."""
+        """The answer, as far as it has come when the turn ended or parked; raises what went wrong when nothing was said."""
+        said = self.said
+        if self._turn.error is not None and not said:
+            raise self._turn.error
+        return said
+
+    @property
+    def said(self) -> str:
+        """The same, but empty when nothing was said; ``error`` tells why."""
         self._ended()
         return self._later().text
 
@@ -217,7 +234,8 @@ class Turn:
         return turn
 
     def __repr__(self) -> str:
-        return f"<Turn {self.id[:8]} in session {self._turn.session[:8]}: {self.state}>"
+        why = f": {self._turn.error}" if self.state == "failed" and self._turn.error else ""
+        return f"<Turn {self.id[:8]} in session {self._turn.session[:8]}: {self.state}{why}>"
 
 
 class OpsAgent:
@@ -265,6 +283,8 @@ class OpsAgent:
         """Attach a database: its connection is tried, then kept encrypted. Give one of dsn, dsn_env (a variable) or service."""
         secret = Secret(connection_secret(dsn, dsn_env, service))
         dsn = None  # a verbose traceback prints arguments
+        require_name("database", name)
+        require_name("server", server)
         if environment not in ("production", "staging", "development"):
             raise ConfigError(f"{environment!r} is no environment.", hint="Choose production, staging or development.")
         instance = Instance(name=name, server=server, plugin=plugin, environment=environment, read_only=read_only)
@@ -295,11 +315,12 @@ class OpsAgent:
         rows = [i.model_dump() | i.settings for i in self.instances()]
         return frame(rows, columns)
 
-    def health(self, name: str = "") -> list[Health]:
-        """Ask one database, or all, how it is."""
+    def health(self, name: str = "", seconds: float = 10.0) -> list[Health]:
+        """Ask one database, or all, how it is; one that does not answer in time is not well."""
         if name:
-            return [self._call(self.runtime.health(_clean(lambda: self.runtime.store.instance(name))))]
-        return self._call(self.runtime.healths())
+            instance = _clean(lambda: self.runtime.store.instance(name))
+            return [self._call(self.runtime.health(instance, seconds))]
+        return self._call(self.runtime.healths(seconds))
 
     def tools(self, plugin: str = "") -> Sequence[Tool]:
         """The tools of the plugins that are attached, or of one plugin."""
@@ -318,8 +339,12 @@ class OpsAgent:
         names = [instance.name for instance in self.instances()]
         if len(names) == 1:
             return names[0]
-        which = f"attached are {', '.join(names)}" if names else "none is attached yet"
-        raise UnknownInstance(f"Say on which database: {which}.", hint="Give it with on=NAME (--on NAME).")
+        if not names:
+            attach = "Attach one: %opsagent attach postgresql NAME --dsn-env VARIABLE, or ops.attach(...) in a script."
+            raise UnknownInstance("No database is attached yet.", hint=attach)
+        raise UnknownInstance(
+            f"Say on which database: attached are {', '.join(names)}.", hint="Give it with on=NAME (--on NAME)."
+        )
 
     def _full_id(self, id: str) -> str:
         return self.approval(id).id if id else ""
@@ -363,6 +388,8 @@ class OpsAgent:
 
     def close_session(self, id: str = "") -> Session:
         """Close a conversation; it stays readable."""
+        if not (id or self._current):
+            raise UnknownSession("No conversation is open here.", hint="Name one: `%opsagent sessions` lists them.")
         session = self.session(id or self._current)
         event = self.runtime.event("session.closed", self.actor, session=session.id)
         self._current = "" if session.id == self._current else self._current
@@ -483,7 +510,7 @@ class OpsAgent:
         return f"<OpsAgent {self.settings.setup}, model {self.settings.model}, store {self.runtime.store.url}>"
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        return _clean(lambda: self.runtime.call(work))
+        return _clean(lambda: self.runtime.call(work), self.runtime.redactor)
 
 
 APPROVAL_COLUMNS = [
@@ -541,12 +568,16 @@ def local_actor(kind: Kind) -> Actor:
 def connection_secret(dsn: str | None, dsn_env: str | None, service: str | None) -> str:
     """The connection string from exactly one source."""
     given = [source for source in (dsn, dsn_env, service) if source]
-    if len(given) != 1:
+    if len(given) != 1 or not isinstance(given[0], str):
         raise CredentialError(
             "Say in exactly one way how to connect.",
             hint="Give --dsn-env VARIABLE, --service NAME, --prompt, or dsn=... in a script.",
         )
     if dsn_env:
+        if not re.fullmatch(r"[A-Za-z_]\w*", dsn_env):  # perhaps the connection string itself: it is not repeated
+            raise ConfigError(
+                "That is no name of an environment variable.", hint="Give the name of one, not its value."
+            )
         value = os.environ.get(dsn_env, "")
         if not value:
             raise ConfigError(
@@ -558,19 +589,37 @@ def connection_secret(dsn: str | None, dsn_env: str | None, service: str | None)
     return dsn or ""
 
 
-def refuse_clear_secret(text: str) -> None:
-    """Raise ``SecretInClear`` for a connection string with a password that was typed into a cell or a command line."""
-    lowered = text.lower()
-    with_password = "password=" in lowered or ("://" in text and ":" in text.split("://", 1)[1].rpartition("@")[0])
-    if with_password:
+def require_name(what: str, name: object) -> None:
+    """Raise ``ConfigError`` unless a name can be typed, shown and found again; it may hold a secret, so it is not repeated."""
+    if not (isinstance(name, str) and re.fullmatch(r"[^\W_][\w.-]{0,62}", name)):
+        raise ConfigError(
+            f"That is no name for a {what}.", hint="Use up to 63 letters, digits, dots, dashes and underscores: shop-1."
+        )
+
+
+#: A user with a password in a URL, whole or in pieces, and the parameters of connection strings that are secrets.
+_CLEAR = re.compile(
+    r"//.*:.*@|(password|passwd|passphrase|pwd|secret|token|scram_\w+_key)\s*=", re.IGNORECASE | re.DOTALL
+)
+
+
+def refuse_clear_secret(*texts: str) -> None:
+    """Raise ``SecretInClear`` when a password was typed into a cell or a command line, wherever it stands there."""
+    if any(_CLEAR.search(text) for text in texts):
         raise SecretInClear
 
 
-def _clean(function: Callable[[], T]) -> T:
-    """Call, and let errors out without the frames below, whose local variables may hold secrets."""
+#: Knows no secret, but what secrets look like.
+_STRANGER = Redactor()
+
+
+def _clean(function: Callable[[], T], redactor: Redactor = _STRANGER) -> T:
+    """Call, and let errors out without secrets: in their text, and in the variables of the frames below."""
     try:
         return function()
     except OpsAgentError as error:
         error.__cause__ = error.__context__ = None
+        error.message = redactor.redact(error.message)
+        error.args = (error.message,)
         failure = error.with_traceback(None)
     raise failure

@@ -143,7 +143,7 @@ class Link:
         self._sessions.add(known.id)
         await self._page(known.id, command.since)
         conversation = self._runtime.conversation(known.id)
-        if conversation.current is not None:
+        if conversation.current is not None and conversation.current.state == "running":
             self._emit_turn(conversation.current)
         else:
             await self._runtime.keep(conversation.resume(self._actor))

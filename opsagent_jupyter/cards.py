@@ -14,21 +14,31 @@ from typing import TYPE_CHECKING
 
 from opsagent_jupyter.executor import told
 from opsagent_jupyter.lifecycle import OPEN
-from opsagent_jupyter.models import Approval, Health, now
+from opsagent_jupyter.models import Approval, Health, Plan, now
 
 if TYPE_CHECKING:
     from opsagent_jupyter.api import OpsAgent
 
+#: How long the status waits for a database.
+STATUS_SECONDS = 2.0
 MARKS = {"low": "", "medium": "▲", "high": "▲▲", "critical": "▲▲▲"}
 _ROW = "padding:2px 14px 2px 0;text-align:left;vertical-align:top"
+
+
+#: Categories of characters that are not seen, or that move what is seen: controls, formats, strange line ends.
+UNSEEN = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
 
 
 def visible(text: str) -> str:
     """A text with its invisible and direction-changing characters spelled out, so that what is seen is what is there."""
     return "".join(
-        f"\\u{ord(char):04x}" if unicodedata.category(char) in ("Cc", "Cf", "Co", "Cs") and char not in "\n\t" else char
-        for char in text
+        f"\\u{ord(char):04x}" if unicodedata.category(char) in UNSEEN and char not in "\n\t" else char for char in text
     )
+
+
+def one_line(text: str) -> str:
+    """The same on one line: a name with a line break in it cannot pass for another row of a card."""
+    return visible(text).replace("\n", "\\n")
 
 
 def rows_html(title: str, rows: Sequence[tuple[str, str]], *, mono: Sequence[str] = ()) -> str:
@@ -40,9 +50,7 @@ def rows_html(title: str, rows: Sequence[tuple[str, str]], *, mono: Sequence[str
         for name, text in rows
         if text
     ]
-    return (
-        f"<div><strong>{html.escape(visible(title))}</strong><table style='margin:4px 0'>{''.join(lines)}</table></div>"
-    )
+    return f"<div><strong>{html.escape(one_line(title))}</strong><table style='margin:4px 0'>{''.join(lines)}</table></div>"
 
 
 def _lines(text: str) -> str:
@@ -55,7 +63,7 @@ def rows_text(title: str, rows: Sequence[tuple[str, str]]) -> str:
     lines = [
         f"  {name:<{width}}  {visible(text)}".replace("\n", "\n" + " " * (width + 4)) for name, text in rows if text
     ]
-    return "\n".join([visible(title), *lines])
+    return "\n".join([one_line(title), *lines])
 
 
 @dataclass(frozen=True)
@@ -122,6 +130,7 @@ class ApprovalCard(Card):
             ("Size", plan.size),
             ("Waits for", "\n".join(plan.waits)),
             ("Duration", plan.duration),
+            ("Plan cost", _cost(plan)),
             ("Undo", plan.undo),
             ("", plan.undo_note),
             ("Cautions", "\n".join(plan.cautions)),
@@ -133,6 +142,11 @@ class ApprovalCard(Card):
             ("Set-up", f"{a.setup}: {self.claim}" if self.claim else a.setup),
         ]
         return plan.title, rows
+
+
+def _cost(plan: Plan) -> str:
+    compared = plan.comparison
+    return f"{compared.before:g} → {compared.after:g}: {compared.note}" if compared else ""
 
 
 def _decision(approval: Approval) -> str:
@@ -162,10 +176,10 @@ class StatusCard(Card):
 
 
 def status_of(ops: OpsAgent) -> StatusCard:
-    """Collect the status; the databases are asked at the same time, for a second at most."""
+    """Collect the status; the databases are asked at the same time, and not waited for long."""
     settings = ops.settings
     open_requests = ops.runtime.store.approvals(states=tuple(OPEN))
-    healths = ops.health() if ops.instances() else []
+    healths = ops.health(seconds=STATUS_SECONDS) if ops.instances() else []
     rows = [
         ("Release", version("opsagent_jupyter")),
         ("Set-up", f"{settings.setup}: {ops.runtime.claim}"),

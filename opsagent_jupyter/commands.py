@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from opsagent_jupyter.api import Call, OpsAgent, Turn, refuse_clear_secret
+from opsagent_jupyter.api import Call, OpsAgent, Turn, refuse_clear_secret, require_name
 from opsagent_jupyter.cards import ApprovalCard, HealthCard, StatusCard, status_of
-from opsagent_jupyter.errors import ConfigError, InvalidArguments
+from opsagent_jupyter.errors import ConfigError, CredentialError, InvalidArguments
 from opsagent_jupyter.executor import record_of
 from opsagent_jupyter.models import Session
 from opsagent_jupyter.plugin import Tool
@@ -112,9 +113,12 @@ def attach(
     dsn: str,
 ) -> HealthCard:
     """Attach a database under a NAME."""
-    if dsn and not door.clear_dsn:
-        refuse_clear_secret(dsn)
+    if not door.clear_dsn:
+        refuse_clear_secret(plugin, name, server, dsn_env, service, dsn)
+    if prompt and (dsn or dsn_env or service):
+        raise CredentialError("Say in exactly one way how to connect.", hint="Leave out --prompt, or the other option.")
     if prompt:
+        require_name("database", name)
         dsn = door.prompt(f"Connection string of {name}: ")
     health = door.ops().attach(
         plugin,
@@ -184,7 +188,7 @@ def run(context: click.Context, tool: str, on: str, dry_run: bool, supersedes: s
 
 @words.command()
 @click.option("--state", default="", help="One state, or all; the open ones by default.")
-@click.option("--limit", default=100, show_default=True)
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
 @click.pass_obj
 def approvals(door: Door, state: str, limit: int) -> pd.DataFrame:
     """List the approval requests."""
@@ -255,15 +259,14 @@ def audit(door: Door, /, sql: str | None, verify: bool, checkpoint: str | None, 
     """Show the audit: filtered, by SQL, or verified."""
     ops = door.ops()
     if verify:
-        kept = json.loads(click.open_file(checkpoint).read()) if checkpoint else None
-        return ops.verify(kept)
+        return ops.verify(checkpoint_of(checkpoint) if checkpoint else None)
     if sql:
         return ops.audit_sql(sql)
     return ops.audit(**{name: value for name, value in filters.items() if value is not None})
 
 
 @words.command()
-@click.option("--limit", default=100, show_default=True)
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
 @click.pass_obj
 def sessions(door: Door, limit: int) -> pd.DataFrame:
     """List the conversations."""
@@ -367,6 +370,16 @@ def kind_of(schema: dict[str, Any]) -> str:
     return next((str(option["type"]) for option in options if option.get("type") not in (None, "null")), "string")
 
 
+def checkpoint_of(path: str) -> dict[str, Any]:
+    """Read a checkpoint that was kept in a file; ``ConfigError`` when it is none."""
+    try:
+        kept = json.loads(Path(path).read_text())
+        return {"count": int(kept["count"]), "head": str(kept["head"])}
+    except (OSError, ValueError, TypeError, KeyError):
+        hint = "`opsagent audit checkpoint > FILE` writes one."
+        raise ConfigError(f"{path} holds no checkpoint that can be read.", hint=hint) from None
+
+
 def exit_code(value: Any) -> int:
     """What a command line exits with: 0 done, 1 failed, refused or unhealthy, 3 waiting for a person, 4 outcome unknown."""
     if isinstance(value, Call):
@@ -375,7 +388,8 @@ def exit_code(value: Any) -> int:
         return {"finished": 0, "parked": 3, "running": 3}.get(value.state, 1)
     if isinstance(value, ApprovalCard):
         return {"failed": 1, "unknown": 4, "stale": 1}.get(str(value.approval.state), 0)
-    return 0 if getattr(value, "ok", True) else 1
+    held = value.get("ok", True) if isinstance(value, dict) else getattr(value, "ok", True)
+    return 0 if held else 1
 
 
 __all__ = ["Door", "StatusCard", "exit_code", "words"]

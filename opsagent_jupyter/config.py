@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from opsagent_jupyter.errors import ConfigError
 from opsagent_jupyter.models import Record, sha256
+from opsagent_jupyter.names import near
 from opsagent_jupyter.policy import Policy
 
 Setup = Literal["personal", "separated", "team"]
@@ -26,11 +27,11 @@ CLAIMS: dict[str, str] = {
 class Settings(Record):
     """Everything that can be set. Environment variables are named in ``ENVIRONMENT``."""
 
-    store_url: str = ""
+    store_url: str = Field(default="", repr=False)  # it may hold a password
     """SQLAlchemy URL; empty means a SQLite file in the Jupyter data directory."""
     model: str = "offline"
     """``offline`` or ``provider:name``."""
-    model_base_url: str = ""
+    model_base_url: str = Field(default="", repr=False)  # so may this
     setup: Setup = "personal"
     policy_file: str = ""
     """A JSON file of policy rules; they can only tighten."""
@@ -79,7 +80,10 @@ class Settings(Record):
         try:
             return Policy.model_validate_json(Path(self.policy_file).read_text())
         except OSError as error:
-            raise ConfigError(f"The policy file cannot be read: {error}.", hint="Correct OPSAGENT_POLICY.") from None
+            raise ConfigError(
+                f"The policy file {self.policy_file} cannot be read: {error.strerror}.",
+                hint="Correct OPSAGENT_POLICY; until then nothing runs, because a missing rule would be a weaker rule.",
+            ) from None
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"])
@@ -117,6 +121,8 @@ def load_settings(given: Mapping[str, Any] | None = None, environ: Mapping[str, 
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"There is no setting {name!r}{near(name, ENVIRONMENT)}.") from None
         raise ConfigError(
             f"The setting {name} cannot be used: {first['msg']}.",
             hint=f"Correct it in the call, in the configuration file or in {ENVIRONMENT.get(name, 'the environment')}.",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from opsagent_jupyter.contracts import Plugins, Store, Vault
 from opsagent_jupyter.credentials import Secret
-from opsagent_jupyter.errors import OutcomeUnknown, TargetUnreachable
-from opsagent_jupyter.models import Health, Instance
+from opsagent_jupyter.errors import OpsAgentError, OutcomeUnknown, PluginError, TargetUnreachable
+from opsagent_jupyter.models import Catalog, Health, Instance, Json
 from opsagent_jupyter.plugin import Connection, Limits
 from opsagent_jupyter.redaction import Redactor
 
@@ -53,18 +53,37 @@ class LiveConnections:
         plugin = self._plugins.plugin(instance.plugin)
         tokens = await asyncio.to_thread(self._store.credentials, instance.id)
         secret = Secret(self._vault.decrypt(tokens[DSN], instance=instance.id, field=DSN))
-        self._redactor.add(*plugin.redactions(secret.reveal()))
-        return await plugin.connect(instance.name, secret.reveal(), self._limits)
+        with own_errors(instance.plugin):
+            self._redactor.add(*plugin.redactions(secret.reveal()))
+            return await plugin.connect(instance.name, secret.reveal(), self._limits)
+
+    async def health(self, instance: Instance) -> Health:
+        """Ask an instance how it is."""
+        async with self.use(instance) as connection:
+            with own_errors(instance.plugin):
+                return await connection.health()
+
+    async def catalog(self, instance: Instance) -> Catalog:
+        """The names in an instance."""
+        async with self.use(instance) as connection:
+            with own_errors(instance.plugin):
+                return await connection.catalog()
+
+    def describe(self, plugin: str, secret: Secret) -> dict[str, Json]:
+        """The settings of a connection string that are no secrets."""
+        with own_errors(plugin):
+            return self._plugins.plugin(plugin).describe(secret.reveal())
 
     async def try_out(self, plugin: str, name: str, secret: Secret) -> Health:
         """Connect once with a secret that is not stored yet, and ask for its health."""
         kind = self._plugins.plugin(plugin)
-        self._redactor.add(*kind.redactions(secret.reveal()))
-        connection = await kind.connect(name, secret.reveal(), self._limits)
-        try:
-            return await connection.health()
-        finally:
-            await connection.close()
+        with own_errors(plugin):
+            self._redactor.add(*kind.redactions(secret.reveal()))
+            connection = await kind.connect(name, secret.reveal(), self._limits)
+            try:
+                return await connection.health()
+            finally:
+                await connection.close()
 
     async def drop(self, instance_id: str) -> None:
         """Close an instance's connection; the next use opens a new one."""
@@ -76,3 +95,19 @@ class LiveConnections:
         """Close them all."""
         for instance_id in list(self._open):
             await self.drop(instance_id)
+
+
+@contextmanager
+def own_errors(plugin: str) -> Iterator[None]:
+    """Let a plugin's own bug out as an error of ours: its frames and its text may hold the connection string."""
+    try:
+        yield
+    except OpsAgentError:
+        raise
+    except Exception as error:  # noqa: BLE001  # foreign code: whatever it raises is a bug of the plugin
+        kind = type(error).__name__
+    else:
+        return
+    raise PluginError(
+        f"The plugin {plugin} failed inside ({kind}).", hint="This is a fault of the plugin; nothing was changed."
+    )

@@ -106,7 +106,12 @@ class Store(Protocol):
         """Return a request by id or unique prefix (4 characters or more); ``UnknownApproval``."""
 
     def approvals(
-        self, *, states: Sequence[ApprovalState] = (), session: str = "", limit: int = 100, before: datetime | None = None
+        self,
+        *,
+        states: Sequence[ApprovalState] = (),
+        session: str = "",
+        limit: int = 100,
+        before: datetime | None = None,
     ) -> Sequence[Approval]:
         """Return requests, newest first."""
 

@@ -247,7 +247,7 @@ class Executor:
             raise DeadlineExceeded(f"{call.tool.full_name} took longer than {seconds:g} s and was cancelled.") from None
         except (OpsAgentError, asyncio.CancelledError):
             raise
-        except Exception as error:  # noqa: BLE001  # a plugin is foreign code: its bug must not take the host down
+        except Exception as error:  # a plugin is foreign code: its bug must not take the host down
             raise PluginError(f"{call.tool.full_name} failed inside its plugin ({type(error).__name__}).") from error
 
     async def _ended(self, call: Prepared, error: OpsAgentError, started: float) -> CallRecord:
@@ -310,7 +310,7 @@ class Executor:
         approval = self._approval(call)
         if call.ask.dry_run:
             return await self._dry_run(call, approval, started)
-        event = self._event("approval.pending", call, status="pending", approval=approval.id, digest=approval.digest)
+        event = self._approval_event("approval.pending", approval, call.actor, status="pending")
         await self._stored(self.store.add_approval, approval, event)
         return call.record(
             "waiting", approval=approval.id, summary=approval.plan.title, milliseconds=_milliseconds(started)
@@ -345,7 +345,7 @@ class Executor:
         return plan
 
     def _approval(self, call: Prepared) -> Approval:
-        assert call.plan is not None  # noqa: S101  # set by _planned on the only way here
+        assert call.plan is not None  # set by _planned on the only way here
         created = now()
         draft = Approval(
             id=new_id(),
@@ -453,7 +453,7 @@ class Executor:
     async def _rebuilt(self, approval: Approval) -> Prepared:
         """Make the call again from the stored bytes, which must be the approved ones."""
         if approval.computed_digest() != approval.digest:
-            raise DigestMismatch()
+            raise DigestMismatch
         ask = Ask(approval.tool, dict(approval.arguments), approval.target.instance, approval.session, approval.call)
         call = await self._prepare(ask, approval.requester)
         same = (call.instance.id, call.instance.environment, call.tool.version) == (
@@ -466,7 +466,7 @@ class Executor:
                 f"{call.instance.name} is not what it was when this was approved.", what="instance"
             )
         if canonical(call.values) != canonical(approval.arguments):
-            raise DigestMismatch()
+            raise DigestMismatch
         return call
 
     async def _recheck(self, approval: Approval, call: Prepared, connection: Connection) -> None:
@@ -671,6 +671,7 @@ class Executor:
             arguments=self._clean_values(approval.arguments),
             statements=tuple(self._clean(text) for text in approval.plan.statements),
             reason=reason,
+            summary=self._clean(approval.plan.title),
             host=self.host.id,
             setup=self.setup,
         )
@@ -737,6 +738,8 @@ def told(approval: Approval) -> str:
         ApprovalState.SUPERSEDED: f"{approval.plan.title}: replaced by a newer request. Nothing was run.",
         ApprovalState.REVOKED: f"{approval.plan.title}: the approval was taken back by {who}. Nothing was run.",
         ApprovalState.STALE: f"{approval.plan.title}: not run. {effect}",
+        ApprovalState.SUCCEEDED: f"{effect} (approved by {who})",
+        ApprovalState.FAILED: f"{effect} (approved by {who})",
         ApprovalState.UNKNOWN: f"{approval.plan.title}: the outcome is unknown: {effect}. It is not retried.",
     }
     return sentences.get(approval.state, effect)

@@ -355,6 +355,7 @@ class FeedEntry(Record):
     at: AwareDatetime
     topic: Literal["approval", "session", "message", "instance", "server", "audit", "health"]
     key: str
+    """The id of what changed; for a message ``session:seq``, for audit events the last seq."""
     kind: str
     """What happened, for example ``pending``, ``approved``, ``appended``, ``attached``."""
 

@@ -141,7 +141,7 @@ class Tool:
             return self.arguments.model_validate(dict(values))
         except ValidationError as error:
             raise InvalidArguments(
-                "; ".join(self._complaint(item) for item in error.errors(include_url=False)),
+                "; ".join(self._complaint(item) for item in error.errors(include_url=False)) + ".",
                 hint=f"{self.full_name} takes: {self.usage()}.",
                 path=".".join(str(part) for part in error.errors()[0]["loc"]),
             ) from None

@@ -1,61 +1,206 @@
-"""Strikes secrets out of texts: every registered one in the forms in which it shows up, and what looks like one."""
+"""Strikes secrets out of text: those that are known, in every form they travel in, and what looks like one.
+
+Every text that leaves a host passes here: to the audit, a log, the model, a screen. When redaction itself fails the text
+is withheld, never let through.
+"""
 
 from __future__ import annotations
 
 import base64
+import html
 import json
 import re
 import threading
+from collections.abc import Iterator, Mapping
+from typing import NoReturn
 from urllib.parse import quote, quote_plus
 
-MASK = "•••"
-_PATTERNS = (
-    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^\s:/@'\"]*):([^\s/'\"]+)@"), rf"\1:{MASK}@"),
-    (re.compile(r"(?i)\b(password|passwd|pwd|secret|api[_-]?key|token)(\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s,;&)]+)"), rf"\1\2{MASK}"),
-    (re.compile(r"(?i)\b(PASSWORD\s+)(E?'(?:[^']|'')*')"), rf"\1{MASK}"),
-    (re.compile(r"SCRAM-SHA-256\$[^\s'\"]+"), MASK),
-    (re.compile(r"(?i)\b(bearer\s+)[a-z0-9._~+/=-]{8,}"), rf"\1{MASK}"),
-    (re.compile(r"\b(sk|pk|rk)-[A-Za-z0-9_-]{16,}"), MASK),
+from opsagent_jupyter.models import Json
+
+STRUCK = "***"
+WITHHELD = "[withheld: redaction failed]"
+#: Shorter secrets are struck only where they stand alone: "a" can be a password, and is in most words.
+SHORTEST = 4
+#: Pieces of base64 that are shorter turn up by chance.
+SHORTEST_PIECE = 6
+#: Values that are nested deeper are withheld.
+DEEPEST = 100
+
+_NAME = (
+    "(?:password|passwd|passphrase|passcode|pwd|secret|token|credentials?"
+    "|(?:api|access|auth|private|secret|encryption|stored|server)[_-]?key)"
 )
+_SECRET_NAME = re.compile(f"{_NAME}$")
+_CAMEL = re.compile("(?<=[a-z0-9])(?=[A-Z])")
+_ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
+
+#: A quoted value; a text that was cut may lack the closing quote.
+_QUOTED = r"""'((?:[^'\\]|''|\\.)*)(?:'|\Z)|"((?:[^"\\]|\\.)*)(?:"|\Z)|\\"((?:[^"\\]|\\[^"])*)(?:\\"|\Z)"""
+#: What stands in the place of a value and is none.
+_PLACEHOLDER = r"""(?!(?:\$\d+|\?|%s|null|none|true|false|\*\*\*)(?:[\s,;)\]}"']|\Z))"""
+_ASSIGNED = rf"""{_NAME}(?:\)*::[a-z ]{{1,30}}\)?)?\\?["']?[ \t]*(?:=>|:=|<>|!=|[:=])[ \t]*"""
+#: Keys by the marks of those who issue them; the last is a JSON web token.
+_ISSUED = (
+    r"sk-[\w-]{16,}|gh[opsru]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|xox[a-z]-[\w-]{10,}|akia[0-9a-z]{16}\b"
+    r"|aiza[\w-]{30,}|hf_\w{20,}|eyj[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
+)
+
+#: Texts of which one must occur, and an expression whose last group is the secret, all of it when there is none.
+_EXPRESSIONS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("://",), r"""://[^\s:/?#@"'<>]*:([^\s"'<>]{1,1000})@"""),
+    (
+        ("pass", "pwd", "secret", "token", "credential", "key"),
+        rf"""{_ASSIGNED}(?:(?:e|u&)?(?:{_QUOTED})|{_PLACEHOLDER}([^\s"']+))""",
+    ),
+    (
+        ("password", "identified"),
+        rf"""(?:password|identified\s+by)\s+(?:(?:e|u&)?(?:{_QUOTED})|\$(\w*)\$(.*?)(?:\$\4\$|\Z))""",
+    ),
+    (("scram-sha-",), r"""scram-sha-(?:1|256)\$[^\s"']+"""),
+    (("md5",), r"\bmd5[0-9a-f]{32}\b"),
+    (("authorization",), r"""authorization["']?\s*[:=]\s*["']?((?:\w+[ \t]+)?[^\s"']+)"""),
+    (("bearer",), r"bearer\s+(?=\S{0,200}\d)([\w.~+/=-]{8,})"),
+    (("sk-", "gh", "glpat-", "xox", "akia", "aiza", "hf_", "eyj"), rf"\b(?:{_ISSUED})"),
+    (("private key",), r"-----begin [a-z ]{0,30}private key-----.*?(?:-----end [a-z ]{0,30}private key-----|\Z)"),
+)
+#: Secrets that nobody told us of. The expressions run over lower-case text; each begins with a literal and repeats within
+#: bounds or over a class that it cannot leave, so that nobody can make them slow.
+_PATTERNS = tuple((signs, re.compile(expression, re.DOTALL)) for signs, expression in _EXPRESSIONS)
 
 
 class Redactor:
-    """Thread-safe; secrets are only ever added."""
+    """Knows this host's secrets. Safe to use from several threads."""
+
+    __slots__ = ("_adding", "_forms", "_short")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._forms: set[str] = set()
-        self._known: re.Pattern[str] | None = None
+        self._adding = threading.Lock()
+        self._forms: tuple[str, ...] = ()
+        self._short: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        return "Redactor()"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A Redactor holds secrets and is not pickled.")
 
     def add(self, *secrets: str) -> None:
-        """Know some more secrets."""
-        with self._lock:
-            fresh = {form for secret in secrets if secret for form in forms(secret)} - self._forms
-            if fresh:
-                self._forms |= fresh
-                ordered = sorted(self._forms, key=len, reverse=True)
-                self._known = re.compile("|".join(_shape(form) for form in ordered))
+        """Know these secrets from now on, for good."""
+        long, short = set(self._forms), set(self._short)
+        for secret in filter(None, {*secrets, *(secret.strip() for secret in secrets)}):
+            (long if len(secret) >= SHORTEST else short).update(_forms_of(secret))
+        with self._adding:
+            self._forms = tuple(sorted(long.union(self._forms), key=len, reverse=True))
+            self._short = self._short | short
 
     def redact(self, text: str) -> str:
-        """The text without secrets."""
-        known = self._known
-        if known is not None:
-            text = known.sub(MASK, text)
-        for pattern, replacement in _PATTERNS:
-            text = pattern.sub(replacement, text)
-        return text
+        """Return the text without its secrets."""
+        try:
+            spans = self._known(text) + _likely(text)
+            return _struck(text, spans) if spans else text
+        except Exception:  # noqa: BLE001 - fail closed: whatever went wrong, the text does not pass
+            return WITHHELD
+
+    def redact_json(self, value: Json) -> Json:
+        """Return a JSON value without its secrets; under a name such as "password" everything is struck."""
+        try:
+            return self._redact_json(value, DEEPEST)
+        except Exception:  # noqa: BLE001 - as above
+            return WITHHELD
+
+    def _redact_json(self, value: Json, depth: int) -> Json:
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            return self.redact(value)
+        if isinstance(value, int | float):
+            return STRUCK if self._known(str(value)) else value
+        if not depth or not isinstance(value, list | tuple | Mapping):
+            return WITHHELD
+        if isinstance(value, Mapping):
+            return {self.redact(name): self._redact_entry(name, item, depth - 1) for name, item in value.items()}
+        return [self._redact_json(item, depth - 1) for item in value]
+
+    def _redact_entry(self, name: str, value: Json, depth: int) -> Json:
+        if _names_secret(name) and value is not None and not isinstance(value, bool):
+            return STRUCK
+        return self._redact_json(value, depth)
+
+    def _known(self, text: str) -> list[tuple[int, int]]:
+        """Where known secrets stand."""
+        spans = [span for form in self._forms if form in text for span in _places(form, text)]
+        for form in self._short:
+            if form in text:
+                alone = rf"(?<![^\W_]){re.escape(form)}(?![^\W_])"
+                spans += [match.span() for match in re.finditer(alone, text)]
+        return spans
 
 
-def forms(secret: str) -> set[str]:
-    """The forms in which a secret shows up: raw, in a URL, in JSON, in base64."""
-    encoded = base64.b64encode(secret.encode()).decode()
-    return {
-        secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1],
-        json.dumps(secret, ensure_ascii=False)[1:-1], encoded, encoded.rstrip("="),
-    }  # fmt: skip
+def _forms_of(secret: str) -> Iterator[str]:
+    """A secret as it stands in texts, URLs, JSON, SQL, connection strings, HTML, tracebacks, and encoded."""
+    yield secret
+    for encoded in (
+        quote(secret, safe="", errors="replace"),
+        quote(secret, errors="replace"),
+        quote_plus(secret, errors="replace"),
+    ):
+        yield encoded
+        yield re.sub("%..", lambda match: match[0].lower(), encoded)
+    for ascii_only in (True, False):
+        escaped = json.dumps(secret, ensure_ascii=ascii_only)[1:-1]
+        yield escaped
+        yield json.dumps(escaped, ensure_ascii=ascii_only)[1:-1]
+    yield repr(secret)[1:-1]
+    yield secret.replace("'", "''")
+    yield secret.replace("\\", "\\\\").replace("'", "\\'")
+    yield html.escape(secret)
+    yield from _encoded(secret.encode(errors="surrogatepass"))
 
 
-def _shape(form: str) -> str:
-    """A short secret counts only when it stands alone, else every text would be struck."""
-    escaped = re.escape(form)
-    return escaped if len(form) >= 4 else rf"(?<!\w){escaped}(?!\w)"
+def _encoded(raw: bytes) -> Iterator[str]:
+    """Hexadecimal, and base64 wherever in a longer text the secret begins."""
+    forms = {raw.hex(), raw.hex().upper()}
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        whole = encode(raw).decode()
+        forms |= {whole, whole.rstrip("=")}
+        for before, affected in ((0, 0), (1, 2), (2, 3)):
+            shifted = encode(bytes(before) + raw).decode()
+            forms.add(shifted[affected : (before + len(raw)) * 8 // 6])
+    yield from (form for form in forms if len(form) >= SHORTEST_PIECE)
+
+
+def _places(form: str, text: str) -> Iterator[tuple[int, int]]:
+    """Where a form stands, overlaps included."""
+    start = text.find(form)
+    while start >= 0:
+        yield start, start + len(form)
+        start = text.find(form, start + 1)
+
+
+def _struck(text: str, spans: list[tuple[int, int]]) -> str:
+    """The text with each stretch of covered characters replaced once."""
+    parts: list[str] = []
+    end = 0
+    for start, stop in sorted(spans):
+        if start > end or not parts:
+            parts += [text[end:start], STRUCK]
+        end = max(end, stop)
+    return "".join([*parts, text[end:]])
+
+
+def _likely(text: str) -> list[tuple[int, int]]:
+    """Where something stands that looks like a secret."""
+    lowered = text.lower()
+    if len(lowered) != len(text):  # some letters have a longer lower case, and places would shift
+        lowered = text.translate(_ASCII_LOWER)
+    return [
+        match.span(match.lastindex or 0)
+        for signs, pattern in _PATTERNS
+        if any(sign in lowered for sign in signs)
+        for match in pattern.finditer(lowered)
+    ]
+
+
+def _names_secret(name: str) -> bool:
+    """True for password, apiKey, PGPASSWORD, client-secret and the like."""
+    return _SECRET_NAME.search(_CAMEL.sub("_", name).lower()) is not None

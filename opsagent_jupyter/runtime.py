@@ -8,18 +8,20 @@ import concurrent.futures.thread
 import logging
 import os
 import platform
+import re
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from opsagent_jupyter import protocol
 from opsagent_jupyter.config import CLAIMS, Settings
 from opsagent_jupyter.connections import DSN, LiveConnections
 from opsagent_jupyter.credentials import Secret, Vault, open_vault
-from opsagent_jupyter.errors import ConfigError, ExecutionError, OpsAgentError, StoreError
+from opsagent_jupyter.errors import ConfigError, DeadlineExceeded, ExecutionError, OpsAgentError, StoreError
 from opsagent_jupyter.executor import Ask, Executor
 from opsagent_jupyter.lifecycle import ApprovalState
 from opsagent_jupyter.models import (
@@ -46,6 +48,8 @@ T = TypeVar("T")
 Kind = Literal["kernel", "cli", "server", "worker", "api"]
 log = logging.getLogger("opsagent_jupyter")
 
+#: Environment variables that hold a secret, by the end of their name.
+SECRET_VARIABLE = re.compile(r"(API_?KEY|ACCESS_KEY|ENCRYPTION_KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
 #: Seconds that other hosts leave to the one where an approved call was asked for.
 COURTESY = 0.3
 
@@ -63,6 +67,7 @@ class Runtime:
         self.store = open_store(settings.resolved_store_url())
         self.plugins = PluginRegistry()
         self.redactor = Redactor()
+        self.redactor.add(*held_secrets(settings, os.environ))
         self.vault: Vault = open_vault(store_dir=settings.folder, shared=settings.shared)
         self.limits = Limits(deadline=settings.deadline, change_deadline=settings.change_deadline, rows=settings.rows)
         self.connections = LiveConnections(self.store, self.plugins, self.vault, self.limits, self.redactor)
@@ -106,7 +111,7 @@ class Runtime:
     async def _known(self, work: Coroutine[Any, Any, T]) -> T:
         """Do work that is cancelled, and waited for, when the runtime closes."""
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # a coroutine on the loop is in a task
+        assert task is not None  # a coroutine on the loop is in a task
         self._tasks.add(task)
         try:
             return await work
@@ -201,6 +206,8 @@ class Runtime:
                 await self._message_appended(entry)
         except OpsAgentError as error:
             log.warning("change %s (%s) could not be shown: %s", entry.seq, entry.topic, error.message)
+        except Exception:  # one bad change must not end the watch
+            log.exception("change %s (%s) could not be shown", entry.seq, entry.topic)
 
     async def _approval_changed(self, entry: FeedEntry) -> None:
         approval = await asyncio.to_thread(self.store.approval, entry.key)
@@ -256,8 +263,8 @@ class Runtime:
 
     async def attach(self, instance: Instance, secret: Secret, actor: Actor) -> Health:
         """Try a connection out, then keep it; a connection that does not work is not kept."""
-        plugin = self.plugins.plugin(instance.plugin)
-        instance = instance.model_copy(update={"settings": plugin.describe(secret.reveal()), "created_by": actor.name})
+        settings = self.connections.describe(instance.plugin, secret)
+        instance = instance.model_copy(update={"settings": settings, "created_by": actor.name})
         health = await self.connections.try_out(instance.plugin, instance.name, secret)
         known = await self._same(instance)
         instance = known or instance
@@ -297,25 +304,25 @@ class Runtime:
             base |= {"server": instance.server, "instance": instance.name, "environment": instance.environment}
         return AuditEvent.model_validate(base | more)
 
-    async def health(self, instance: Instance) -> Health:
+    async def health(self, instance: Instance, seconds: float = 10.0) -> Health:
         """Ask an instance how it is; what goes wrong is the answer, not an exception."""
+        seconds = min(seconds, self.settings.deadline)
         try:
-            async with asyncio.timeout(min(10.0, self.settings.deadline)), self.connections.use(instance) as connection:
-                return await connection.health()
+            async with asyncio.timeout(seconds):
+                return await self.connections.health(instance)
         except TimeoutError:
-            return Health(
-                instance=instance.name, ok=False, summary="no answer within 10 s", error_code="execution.deadline"
-            )
+            summary = f"no answer within {seconds:g} s"
+            return Health(instance=instance.name, ok=False, summary=summary, error_code=DeadlineExceeded.code)
         except OpsAgentError as error:
             if isinstance(error, ExecutionError):
                 await self.connections.drop(instance.id)
             text = self.redactor.redact(str(error))
             return Health(instance=instance.name, ok=False, summary=text, error_code=error.code)
 
-    async def healths(self) -> list[Health]:
+    async def healths(self, seconds: float = 10.0) -> list[Health]:
         """The health of all instances, asked at the same time."""
         instances = await asyncio.to_thread(self.store.instances)
-        return list(await asyncio.gather(*(self.health(instance) for instance in instances)))
+        return list(await asyncio.gather(*(self.health(instance, seconds) for instance in instances)))
 
     async def catalogs(self) -> dict[str, Catalog]:
         """The names in every attached database that answers, by instance."""
@@ -325,8 +332,8 @@ class Runtime:
 
     async def _catalog(self, instance: Instance) -> Catalog:
         try:
-            async with asyncio.timeout(5), self.connections.use(instance) as connection:
-                return await connection.catalog()
+            async with asyncio.timeout(5):
+                return await self.connections.catalog(instance)
         except (OpsAgentError, TimeoutError):
             return Catalog()
 
@@ -396,6 +403,17 @@ class Runtime:
             tools=[tool for plugin in sorted({i.plugin for i in instances}) for tool in self.plugins.tools(plugin)],
             catalog=self.catalogs,
         )
+
+
+def held_secrets(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
+    """What this process holds and must not let out: passwords of store and model, keys of providers, the encryption key."""
+    for url in (settings.store_url, settings.model_base_url):
+        with suppress(ValueError):
+            yield unquote(urlsplit(url).password or "")
+    for name, value in environ.items():
+        # A short value could be a number or a word of any text.
+        if SECRET_VARIABLE.search(name) and len(value) >= 8:
+            yield from value.split(",")
 
 
 _living: weakref.WeakSet[Runtime] = weakref.WeakSet()

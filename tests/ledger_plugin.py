@@ -61,7 +61,9 @@ async def list_marks(db: Ledger, delay: Annotated[float, Arg("seconds to think f
     await asyncio.sleep(delay)
     texts = db.texts()
     rows = tuple((text,) for text in texts)
-    return Result(summary=f"{len(texts)} marks", tables=(Table(name="marks", columns=("text",), rows=rows, total=len(texts)),))
+    return Result(
+        summary=f"{len(texts)} marks", tables=(Table(name="marks", columns=("text",), rows=rows, total=len(texts)),)
+    )
 
 
 @tools.read(phrases=("count the marks with care",))
@@ -145,10 +147,10 @@ class LedgerPlugin:
             raise MalformedDsn("A ledger is a file.", hint="Give a path.")
         return {"database": Path(secret).name}
 
-    def redactions(self, secret: str) -> tuple[str, ...]:
+    def redactions(self, secret: str) -> tuple[str, ...]:  # noqa: ARG002  # the contract
         return ()
 
-    async def connect(self, name: str, secret: str, limits: Limits) -> Ledger:
+    async def connect(self, name: str, secret: str, limits: Limits) -> Ledger:  # noqa: ARG002  # the contract
         return Ledger(name, secret)
 
 

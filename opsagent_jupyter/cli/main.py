@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from opsagent_jupyter.api import OpsAgent
+from opsagent_jupyter.api import OpsAgent, refuse_clear_secret
 from opsagent_jupyter.cli import operator
 from opsagent_jupyter.cli.render import as_json, as_text
 from opsagent_jupyter.commands import Door, exit_code, words
@@ -54,6 +54,7 @@ def prompt(question: str) -> str:
 @click.pass_context
 def cli(context: click.Context, json_: bool, store: str) -> None:  # noqa: FBT001  # click passes options as arguments
     """Diagnose and fix databases; what changes something waits for a person."""
+    refuse_clear_secret(store)
     opened = Opened({"store_url": store})
     context.call_on_close(opened.close)
     context.obj = Door(opened, prompt)
@@ -77,11 +78,20 @@ for command in operator.COMMANDS:
     cli.add_command(command)
 
 
+def json_first(arguments: list[str]) -> list[str]:
+    """The words with ``--json`` in front, wherever it was typed; after a ``--`` it is only a word."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if "--json" not in options:
+        return arguments
+    return ["--json", *(word for word in options if word != "--json"), *arguments[len(options) :]]
+
+
 def main() -> None:
     """Run, and turn errors into a message, a hint and an exit code."""
-    wants_json = "--json" in sys.argv[1:3]
+    arguments = json_first(sys.argv[1:])
+    wants_json = arguments[:1] == ["--json"]
     try:
-        cli.main(prog_name="opsagent")
+        cli.main(arguments, prog_name="opsagent")
     except OpsAgentError as error:
         code = 5 if isinstance(error, StoreError | AuditError) else 1
         if wants_json:

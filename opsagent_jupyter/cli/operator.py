@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from opsagent_jupyter.commands import Door
+from opsagent_jupyter.commands import Door, checkpoint_of
 from opsagent_jupyter.config import load_settings
 from opsagent_jupyter.credentials import new_key, rotate
 from opsagent_jupyter.stores.store import open_store
@@ -69,15 +69,11 @@ def audit_query(door: Door, /, sql: str, **filters: Any) -> Any:
 
 
 @audit.command("verify")
-@click.option(
-    "--checkpoint", type=click.Path(exists=True, dir_okay=False), default=None, help="One that was kept elsewhere."
-)
+@click.option("--checkpoint", type=click.Path(dir_okay=False), default=None, help="One that was kept elsewhere.")
 @click.pass_obj
 def audit_verify(door: Door, checkpoint: str | None) -> Any:
     """Recompute the chain; exit 1 and name the first bad row when it is broken."""
-    import json
-
-    return door.ops().verify(json.loads(Path(checkpoint).read_text()) if checkpoint else None)
+    return door.ops().verify(checkpoint_of(checkpoint) if checkpoint else None)
 
 
 @audit.command("checkpoint")

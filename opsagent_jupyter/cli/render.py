@@ -20,8 +20,11 @@ def as_text(value: Any) -> str:
         return visible(call_text(value))
     if isinstance(value, Turn):
         return visible(turn_text(value))
+    if isinstance(value, dict):
+        return as_json(value)
     if hasattr(value, "to_string"):
-        return visible(value.to_string(index=False) if len(value) else f"nothing ({', '.join(value.columns)})")
+        rows = value.reset_index() if value.index.name else value
+        return visible(rows.to_string(index=False) if len(rows) else f"nothing ({', '.join(map(str, rows.columns))})")
     return visible(str(value))
 
 
@@ -51,7 +54,7 @@ def result_lines(result: Result) -> list[str]:
 def turn_text(turn: Turn) -> str:
     """The calls, the answer, and what waits."""
     lines = [f"{call.tool}: {call.status}" for call in turn.calls]
-    lines += ["", turn.text] if turn.text else []
+    lines += ["", turn.said] if turn.said else []
     if turn.error is not None:
         lines += [f"✗ {turn.error}"]
     waiting = [call.approval for call in turn.calls if call.status == "waiting"]
@@ -71,7 +74,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Call):
         return plain(value.record) | {"request": value.record.approval}
     if isinstance(value, Turn):
-        answer = {"session": value.session_id, "turn": value.id, "state": value.state, "text": value.text}
+        answer = {"session": value.session_id, "turn": value.id, "state": value.state, "text": value.said}
         return answer | {
             "calls": [plain(call) for call in value.calls],
             "error": plain(value.error) if value.error else None,
@@ -79,7 +82,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if hasattr(value, "to_json"):
-        return json.loads(value.to_json(orient="records", date_format="iso", default_handler=str))
+        rows = value.reset_index() if value.index.name else value
+        return json.loads(rows.to_json(orient="records", date_format="iso", default_handler=str))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)} | _verdict(value)
     if isinstance(value, dict):

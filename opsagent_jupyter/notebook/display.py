@@ -18,10 +18,10 @@ def shown(shell: Any, value: Any, ops: Callable[[], OpsAgent]) -> Any:
     _register(shell)
     if isinstance(value, Turn):
         display(turn_view(ops(), value))
-        value.quiet = True
+        _hush(shell, value)
     elif isinstance(value, Call):
         display(call_view(ops(), value))
-        value.quiet = True
+        _hush(shell, value)
     elif isinstance(value, Session):
         from opsagent_jupyter.notebook.widgets import ChatWidget
 
@@ -31,17 +31,26 @@ def shown(shell: Any, value: Any, ops: Callable[[], OpsAgent]) -> Any:
 
 
 def _register(shell: Any) -> None:
-    """Teach this shell to show calls and turns: once quietly after a magic has shown them, then on every request."""
+    """Teach this shell to show calls and turns: not again in the cell whose magic has shown them, then on every request."""
     formatter = shell.display_formatter.ipython_display_formatter
     formatter.for_type(Call, _show_again(call_view))
     formatter.for_type(Turn, _show_again(turn_view))
 
 
+def _hush(shell: Any, value: Call | Turn) -> None:
+    """In this cell it has been shown, so the cell's own output is nothing; the next cell may ask for it again."""
+
+    def speak(*_: Any) -> None:
+        shell.events.unregister("post_run_cell", speak)
+        value.quiet = False
+
+    value.quiet = True
+    shell.events.register("post_run_cell", speak)
+
+
 def _show_again(view: Callable[[OpsAgent, Any], Any]) -> Callable[[Any], bool]:
     def show(value: Any) -> bool:
-        if value.quiet:
-            value.quiet = False
-        else:
+        if not value.quiet:
             display(view(value.ops, value))
         return True
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand, output_can_be_silenced
 from traitlets import Bool, Unicode
+
+from opsagent_jupyter.notebook.questions import keep_question_marks
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -19,23 +22,54 @@ if TYPE_CHECKING:
 ASK_OPTIONS = ("--on", "-o", "--session", "-s", "--server", "--model", "-m")
 
 
+def words_of(line: str, cell: str | None = None) -> list[str]:
+    """A line, and the cell below it, as the words of a command."""
+    head, _, rest = line.strip().replace("\t", " ").partition(" ")
+    if head == "ask" or cell is not None:
+        options, question = question_of(rest if head == "ask" else line)
+        text = f"{question}\n{cell or ''}".strip()
+        return ["ask", *options, *(["--", text] if text else [])]
+    try:
+        return shlex.split(line)
+    except ValueError:
+        from opsagent_jupyter.errors import InvalidArguments
+
+        hint = 'Close it. A text with an apostrophe goes between double quotes: --reason "it\'s urgent".'
+        raise InvalidArguments("A quotation mark is not closed.", hint=hint) from None
+
+
 def question_of(line: str) -> tuple[list[str], str]:
-    """Split a line into the options of ``ask`` and the question, which may hold any quotes and apostrophes."""
+    """Split a line into the options of ``ask`` and the question, which may hold any quotes and apostrophes.
+
+    Short options and ``--help`` count only before the question, where no word of it can be meant; ``--`` begins it.
+    """
     options: list[str] = []
-    words = line.split()
-    text: list[str] = []
+    words = re.findall(r"\S+\s*", line)
+    question: list[str] = []
     while words:
-        word = words.pop(0)
-        if word in ASK_OPTIONS and words:
-            options += [word, words.pop(0)]
+        whole = words.pop(0)
+        word = whole.strip()
+        if word == "--":
+            question += words
+            break
+        if question and (not word.startswith("--") or word == "--help"):
+            question.append(whole)
+        elif word in ASK_OPTIONS and words:
+            options += [word, unquoted(words.pop(0).strip())]
         elif word in ("--wait", "-w"):
-            number = bool(words) and re.fullmatch(r"\d+(\.\d+)?", words[0]) is not None
-            options.append(f"--wait={words.pop(0)}" if number else "--wait")
+            number = bool(words) and re.fullmatch(r"\d+(\.\d+)?", words[0].strip()) is not None
+            options.append(f"--wait={words.pop(0).strip()}" if number else "--wait")
         elif word in ("--help", "-h") or word.partition("=")[0] in ("--wait", *ASK_OPTIONS):
             options.append(word)
         else:
-            text.append(word)
-    return options, " ".join(text)
+            question.append(whole)
+    return options, unquoted("".join(question).strip())
+
+
+def unquoted(text: str) -> str:
+    """A text without the one pair of quotation marks that it stands in as a whole."""
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" and text[0] not in text[1:-1]
+    return text[1:-1] if quoted else text
 
 
 @magics_class
@@ -102,9 +136,10 @@ class OpsAgent(Magics):
         from opsagent_jupyter.errors import InvalidArguments
 
         try:
-            return group.main(
+            value = group.main(
                 args=words, prog_name="%opsagent", standalone_mode=False, obj=Door(lambda: self.ops, self._prompt)
             )
+            return None if isinstance(value, int) else value  # the number is the exit code of --help
         except click.exceptions.UsageError as error:
             text = error.format_message()
             word = error.ctx.command.name if error.ctx and error.ctx.parent else ""
@@ -116,25 +151,38 @@ class OpsAgent(Magics):
 
     def _words(self, line: str, cell: str | None) -> list[str]:
         first, _, rest = line.strip().partition(" ")
-        if self.expand or first == "--vars":
-            line, cell = self._expanded(rest if first == "--vars" else line), self._expanded(cell) if cell else cell
-        if cell is not None:
-            options, text = question_of(line)
-            return ["ask", *options, "--", f"{text}\n{cell}".strip()]
-        head, _, rest = line.strip().partition(" ")
-        if head != "ask":
-            return shlex.split(line)
-        options, text = question_of(rest)
-        return ["ask", *options, *(["--", text] if text else [])]
+        if first != "--vars" and not self.expand:
+            return words_of(line, cell)
+        # The words are taken apart first: no value can add an option or end a quotation.
+        words = words_of(rest if first == "--vars" else line, cell)
+        end = words.index("--") if "--" in words else len(words)
+        return [self._filled(word) for word in words[:end]] + [self._expanded(word) for word in words[end:]]
+
+    def _filled(self, word: str) -> str:
+        filled = self._expanded(word)
+        if filled.startswith("-") and not word.startswith("-") and not re.fullmatch(r"-[\d.]+", filled):
+            from opsagent_jupyter.errors import InvalidArguments
+
+            raise InvalidArguments(
+                f"The value of {word} begins with a dash, so it could be taken for an option.",
+                hint="Join it to its option: --text={name}.",
+            )
+        return filled
 
     def _expanded(self, text: str) -> str:
-        """Replace ``{name}`` by the user's variable; anything else in braces stays as it is."""
-        names = self._variables
+        """Replace ``{name}`` and ``{name.attribute}`` by the user's values; anything else in braces stays as it is."""
 
         def value(match: re.Match[str]) -> str:
-            return str(names[match[1]]) if match[1] in names else match[0]
+            name, *attributes = match[1].split(".")
+            try:
+                found = self._variables[name]
+                for attribute in attributes:
+                    found = getattr(found, attribute)
+            except (KeyError, AttributeError):
+                return match[0]
+            return str(found)
 
-        return re.sub(r"\{([A-Za-z_]\w*)\}", value, text)
+        return re.sub(r"\{([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\}", value, text)
 
     def _prompt(self, question: str) -> str:
         from getpass import getpass
@@ -159,6 +207,8 @@ def load(shell: InteractiveShell) -> None:
     shell.register_magics(magics)
     shell.configurables.append(magics)  # type: ignore[arg-type]  # IPython lists any configurable here
     shell.set_hook("complete_command", _complete(magics), re_key=r"%%?opsagent\b")
+    shell.input_transformers_cleanup.append(keep_question_marks)
+    shell.events.register("post_run_cell", _republish)
     _warm_up(shell)
 
 
@@ -167,6 +217,8 @@ def unload(shell: InteractiveShell) -> None:
     for magics in [item for item in shell.configurables if isinstance(item, OpsAgent)]:
         shell.configurables.remove(magics)
         magics.end()
+        shell.input_transformers_cleanup.remove(keep_question_marks)
+        shell.events.unregister("post_run_cell", _republish)
     for kind in ("line", "cell"):
         shell.magics_manager.magics[kind].pop("opsagent", None)
 
@@ -178,6 +230,16 @@ def _complete(magics: OpsAgent) -> Any:
         return completions(magics.started, event.text_until_cursor)
 
     return complete
+
+
+def _republish(*_: Any) -> None:
+    """At the end of a cell: records that changed meanwhile are sent once more, as from this cell.
+
+    A run without a browser keeps only what the running cell sends; the changes came from the runtime's thread.
+    """
+    widgets = sys.modules.get("opsagent_jupyter.notebook.widgets")
+    if widgets is not None:
+        widgets.republish()
 
 
 def _warm_up(shell: InteractiveShell) -> None:

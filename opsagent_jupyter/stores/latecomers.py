@@ -28,7 +28,7 @@ _STANDS = {
 
 
 def require_in_time(approval: Approval, new: ApprovalState) -> None:
-    """Raise ``AlreadyDecided`` when the move was possible once and somebody was first, ``IllegalTransition`` when never."""
+    """Raise ``AlreadyDecided`` when the move was possible until somebody was first, ``IllegalTransition`` when never."""
     try:
         require(approval.state, new)
     except IllegalTransition:

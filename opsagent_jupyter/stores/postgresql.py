@@ -22,7 +22,7 @@ from opsagent_jupyter.errors import (
     StoreReadOnly,
     StoreUnavailable,
 )
-from opsagent_jupyter.stores.storage import seam, survive_fork
+from opsagent_jupyter.stores.storage import refuse_closed, seam, survive_fork
 
 #: Seconds after which a watcher looks by itself: a pooler between us and the server may swallow notifications.
 LOOK = 1.0
@@ -80,6 +80,7 @@ class PostgresqlServer:
         self._url = url
         self.url = safe(url)
         self._lock_timeout = lock_timeout
+        self._closed = False
         self._writer = create_engine(
             url,
             isolation_level="READ COMMITTED",
@@ -110,6 +111,7 @@ class PostgresqlServer:
 
     @contextmanager
     def _seam(self) -> Iterator[None]:
+        refuse_closed(self.url, closed=self._closed)
         try:
             with seam(lambda error: explain(error, self._url)):
                 yield
@@ -137,10 +139,10 @@ class PostgresqlServer:
     def changes(self, stop: threading.Event, channel: str) -> Iterator[None]:
         """Listen on one kept connection, and look now and then even if nothing is heard."""
         with self._seam():
-            kept = self._reader.raw_connection()
+            kept = self._writer.raw_connection()
+            connection: psycopg.Connection[Any] = kept.driver_connection  # type: ignore[assignment]
             kept.detach()
-            with closing(kept):
-                connection: psycopg.Connection[Any] = kept.driver_connection  # type: ignore[assignment]
+            with closing(connection):
                 connection.autocommit = True
                 connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
                 looked = 0.0
@@ -157,4 +159,5 @@ class PostgresqlServer:
         return []
 
     def close(self) -> None:
+        self._closed = True
         self._writer.dispose()

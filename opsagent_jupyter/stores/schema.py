@@ -80,12 +80,13 @@ def _refuse_strangers(storage: Storage, connection: Connection) -> None:
 
 
 def _run(connection: Connection) -> None:
-    from alembic import command
-
+    """Alembic reports its steps, and its own start, to whoever logs at INFO; a kernel should not."""
     log = logging.getLogger("alembic")
     level = log.level
     log.setLevel(logging.WARNING)
     try:
+        from alembic import command
+
         command.upgrade(configuration(connection), "head")
     finally:
         log.setLevel(level)

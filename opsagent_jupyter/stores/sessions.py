@@ -68,7 +68,7 @@ def append(change: Change, message: Message) -> Message:
     kept = message.model_copy(update={"seq": seq})
     body = canonical(kept.model_dump(mode="json"))
     change.connection.execute(insert(M).values(session=kept.session, seq=seq, body=body))
-    change.announce("message", kept.session, "appended")
+    change.announce("message", f"{kept.session}:{seq}", "appended")
     return kept
 
 

@@ -25,7 +25,7 @@ from opsagent_jupyter.errors import (
     StoreReadOnly,
     StoreUnavailable,
 )
-from opsagent_jupyter.stores.storage import seam, survive_fork
+from opsagent_jupyter.stores.storage import refuse_closed, seam, survive_fork
 from opsagent_jupyter.stores.turns import Turns
 
 #: Seconds between two looks at ``PRAGMA data_version``: 24 ms until a change is seen, 0.3 % of a core.
@@ -97,6 +97,7 @@ class SqliteFile:
         self.journal_mode = ""
         self.notices: tuple[str, ...] = ()
         self._lock_timeout = lock_timeout
+        self._closed = False
         self._turns = Turns(path.with_name(path.name + ".lock"), lock_timeout)
         self._make_file()
         self._engine = create_engine(
@@ -200,6 +201,7 @@ class SqliteFile:
 
     @contextmanager
     def _seam(self) -> Iterator[None]:
+        refuse_closed(self.url, closed=self._closed)
         try:
             with seam(lambda error: explain(error, self.path)):
                 yield
@@ -255,6 +257,7 @@ class SqliteFile:
         return [] if found == ["ok"] else list(found)
 
     def close(self) -> None:
+        self._closed = True
         self._engine.dispose()
 
 

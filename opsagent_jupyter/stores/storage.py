@@ -56,6 +56,12 @@ class Storage(Protocol):
         """Let go of the connections."""
 
 
+def refuse_closed(url: str, *, closed: bool) -> None:
+    """A closed store opens no connection again: nobody would close it."""
+    if closed:
+        raise StoreError(f"This store was closed: {url}.")
+
+
 @contextmanager
 def seam(explain: Callable[[BaseException], StoreError]) -> Iterator[None]:
     """The one place where errors of SQLAlchemy and of the driver become ours.

@@ -48,7 +48,7 @@ class Words(TypeDecorator[str]):
 
 
 class Moment(TypeDecorator[datetime]):
-    """A time in UTC that compares right to the microsecond: timestamptz on PostgreSQL, fixed-width ISO-8601 on SQLite."""
+    """A time in UTC that compares right, to the microsecond: timestamptz, or on SQLite ISO-8601 of fixed width."""
 
     impl = Text
     cache_ok = True

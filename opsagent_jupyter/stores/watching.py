@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 
 from opsagent_jupyter.errors import StoreError
 from opsagent_jupyter.models import FeedEntry
@@ -25,27 +26,33 @@ class Pulse(threading.Thread):
         self._ring = ring
 
     def run(self) -> None:
-        with suppress(RuntimeError):  # the loop that was rung is closed: nobody watches any more
+        try:
             while not self.stopping.is_set():
-                try:
-                    for _ in self._changes(self.stopping):
-                        self._ring()
-                except StoreError as error:
-                    self._rest(error)
+                self._beat()
+        finally:
+            self.stop()
 
-    def _rest(self, error: StoreError) -> None:
-        """A store that is away for a while is waited for; any other trouble ends the watching."""
-        if error.retryable:
-            self.stopping.wait(PATIENCE)
-        else:
-            self.failure = error
-            self.stopping.set()
-            self._ring()
+    def _beat(self) -> None:
+        """Ring as long as all is well. A store that is away for a while is waited for; other trouble ends the watching."""
+        try:
+            for _ in self._changes(self.stopping):
+                self._ring()
+        except StoreError as error:
+            if error.retryable:
+                self.stopping.wait(PATIENCE)
+            else:
+                self.failure = error
+                self.stopping.set()
 
     def stop(self) -> None:
         self.stopping.set()
-        with suppress(RuntimeError):
-            self._ring()
+        self._ring()
+
+
+def ring(loop: asyncio.AbstractEventLoop, bell: asyncio.Event) -> None:
+    """Ring a bell of another thread's loop; when that is closed, nobody hears any more."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(bell.set)
 
 
 class Watch:
@@ -63,22 +70,21 @@ class Watch:
     async def entries(self, after: int) -> AsyncIterator[FeedEntry]:
         """Yield entries with seq > after as they are committed, until cancelled or closed."""
         bell = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        pulse = Pulse(self._changes, lambda: loop.call_soon_threadsafe(bell.set))
+        pulse = Pulse(self._changes, partial(ring, asyncio.get_running_loop(), bell))
         self._pulses.add(pulse)
         pulse.start()
         try:
             while True:
                 await bell.wait()
                 bell.clear()
+                while not pulse.stopping.is_set() and (batch := await self._next(after)):
+                    for entry in batch:
+                        yield entry
+                    after = batch[-1].seq
                 if pulse.failure:
                     raise pulse.failure
                 if pulse.stopping.is_set():
                     return
-                while batch := await self._next(after):
-                    for entry in batch:
-                        yield entry
-                    after = batch[-1].seq
         finally:
             self._pulses.discard(pulse)
             pulse.stop()

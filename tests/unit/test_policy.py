@@ -48,8 +48,11 @@ def test_a_rule_can_deny_by_environment() -> None:
     """A pattern with an environment binds only there."""
     policy = Policy(deny=("production/p.*",))
     staging = TARGET.model_copy(update={"environment": "staging"})
-    decide = lambda target: policy.verdict("p.t", Assessment(risk=Risk.LOW), target, changes=False, read_only=False).decision  # noqa: E731
-    assert (decide(TARGET), decide(staging)) == ("deny", "allow")
+    decisions = [
+        policy.verdict("p.t", Assessment(risk=Risk.LOW), target, changes=False, read_only=False).decision
+        for target in (TARGET, staging)
+    ]
+    assert decisions == ["deny", "allow"]
 
 
 def test_the_requester_cannot_approve_a_critical_call_where_four_eyes_hold() -> None:
@@ -73,7 +76,9 @@ def test_a_model_decides_nothing(decision: str) -> None:
     """An actor that is an agent is refused on every decision."""
     agent = ALICE.model_copy(update={"agent": True})
     with pytest.raises(NotAllowedToDecide):
-        Policy(four_eyes="off").check_decision(request(Risk.MEDIUM), agent, decision, "some good reason", setup="personal")
+        Policy(four_eyes="off").check_decision(
+            request(Risk.MEDIUM), agent, decision, "some good reason", setup="personal"
+        )
 
 
 def test_only_the_requester_withdraws() -> None:
