@@ -428,6 +428,15 @@ class OpsAgent:
         """Approve a request; a host that holds the credentials then runs it, this one included."""
         return self.decide(id, "approve", reason, version)
 
+    def run_unless_taken(self, id: str, patience: float = 1.0) -> None:
+        """Run an approved request here, to its end, unless another host takes it within ``patience`` seconds."""
+        limit = time.monotonic() + patience
+        while self.approval(id).state is ApprovalState.APPROVED:
+            if time.monotonic() > limit:
+                self._call(self.runtime.executor.resume(self.approval(id).id))
+                return
+            time.sleep(POLL)
+
     def reject(self, id: str, reason: str = "") -> Approval:
         """Reject a request; it can never run."""
         return self.decide(id, "reject", reason)

@@ -37,6 +37,8 @@ class Door:
     prompt: Callable[[str], str]
     clear_dsn: bool = False
     """Whether a connection string may be typed openly (never in a notebook or a command line)."""
+    alone: bool = False
+    """Whether this host ends with the command: it runs what it approves itself when no other host takes it."""
 
 
 class Seconds(click.ParamType[float]):
@@ -215,6 +217,8 @@ def decision_command(name: Any, help: str) -> None:
     def decide(door: Door, id: str, reason: str, wait: float | None) -> ApprovalCard:
         ops = door.ops()
         approval = ops.decide(id, name, reason)
+        if name == "approve" and door.alone:
+            ops.run_unless_taken(approval.id)
         if name == "approve" and wait is not None:
             Call(ops, record_of(approval)).wait(wait)
         return ApprovalCard(ops.approval(approval.id), ops.runtime.claim)

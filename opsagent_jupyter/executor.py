@@ -580,6 +580,11 @@ class Executor:
         task = self._running.get(id)
         return task is not None and task.cancel()
 
+    async def drain(self) -> None:
+        """Wait until what this host is running has ended and is recorded."""
+        while self._running:
+            await asyncio.wait([*self._running.values()])
+
     async def sweep(self, lease: timedelta) -> None:
         """Expire what is overdue, take dead hosts' calls for unknown, and probe what is unknown."""
         at = now()

@@ -148,6 +148,9 @@ class Runtime:
         if self._closed:
             return
         self._closed = True
+        self.executes = False
+        if self.host.kind != "kernel":  # a kernel is killed seconds later: there a statement is cancelled in order
+            asyncio.run_coroutine_threadsafe(self.executor.drain(), self._loop).result()
         with suppress(concurrent.futures.TimeoutError, OpsAgentError, concurrent.futures.CancelledError):
             asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result(timeout=15)
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -27,7 +27,7 @@ class Opened:
 
     def __call__(self) -> OpsAgent:
         if self._ops is None:
-            self._ops = OpsAgent(kind="cli", **self._settings)
+            self._ops = OpsAgent(kind="cli", executes=False, **self._settings)
         return self._ops
 
     def close(self) -> None:
@@ -57,7 +57,7 @@ def cli(context: click.Context, json_: bool, store: str) -> None:  # noqa: FBT00
     refuse_clear_secret(store)
     opened = Opened({"store_url": store})
     context.call_on_close(opened.close)
-    context.obj = Door(opened, prompt)
+    context.obj = Door(opened, prompt, alone=True)
     context.meta["json"] = json_
 
 

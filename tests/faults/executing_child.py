@@ -73,8 +73,9 @@ def arm(ops: OpsAgent, point: str) -> None:
         Ledger.open = lambda self: sqlite3.connect(self.path, timeout=30, factory=Dying)  # type: ignore[method-assign]
 
 
-def execute(store_url: str, point: str, seconds: float) -> None:
+def execute(store_url: str, key: str, point: str, seconds: float) -> None:
     """Be a host that runs what is approved until it dies, or until ``seconds`` are over."""
+    os.environ["PLUGIN_ENCRYPTION_KEY"] = key
     ops = OpsAgent(store_url, kind="worker", executes=False, lease_seconds=60)
     ops.runtime.plugins.add(plugin)
     arm(ops, point)

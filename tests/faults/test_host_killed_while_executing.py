@@ -37,7 +37,8 @@ def test_nothing_runs_twice_and_nothing_that_ran_is_called_failed(
     shared_store: str, ledger_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each approved call has at most one effect, its final state tells the truth, and the audit verifies."""
-    monkeypatch.setenv("PLUGIN_ENCRYPTION_KEY", new_key())
+    key = new_key()
+    monkeypatch.setenv("PLUGIN_ENCRYPTION_KEY", key)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.faults.executing_child"])
     dice = random.Random(20261123)
@@ -50,7 +51,7 @@ def test_nothing_runs_twice_and_nothing_that_ran_is_called_failed(
             call = ops.run("add_mark", text=f"mark {number}")
             ops.approve(call.record.approval)
             requests[call.record.approval] = f"mark {number}"
-            child = context.Process(target=execute, args=(shared_store, point, dice.uniform(0.01, 0.12)))
+            child = context.Process(target=execute, args=(shared_store, key, point, dice.uniform(0.01, 0.12)))
             child.start()
             child.join(60)
             assert child.exitcode == -9, f"the host did not die at {point}"

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from opsagent_jupyter.api import OpsAgent
@@ -30,6 +31,14 @@ import time
 def environment(store_url: str) -> dict[str, str]:
     """One store and one key for all processes of a test."""
     return {"OPSAGENT_STORE_URL": store_url, "PLUGIN_ENCRYPTION_KEY": new_key()}
+
+
+@pytest.fixture
+def demo_database(database18: str) -> str:
+    """A database with one table."""
+    with psycopg.connect(database18, autocommit=True) as db:
+        db.execute("CREATE TABLE t AS SELECT generate_series(1, 100) AS n")
+    return database18
 
 
 def cli(environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
@@ -91,6 +100,20 @@ def test_a_request_outlives_its_kernel_and_runs_once_in_the_next(
         assert not ran.errors
         assert "succeeded" in ran.text or "is there" in ran.text
     assert Ledger("outside", str(ledger_file)).texts() == ["one"]
+
+
+def test_the_command_line_runs_what_it_approves_when_nobody_else_is_there(
+    environment: dict[str, str], demo_database: str
+) -> None:
+    """No kernel, no worker: the approving command runs the call to its end and says how it ended."""
+    attached = cli({**environment, "DSN": demo_database}, "attach", "postgresql", "db", "--dsn-env", "DSN")
+    assert attached.returncode == 0, attached.stdout + attached.stderr
+    asked = cli(environment, "run", "analyze_table", "--table", "t")
+    assert asked.returncode == 3, asked.stdout + asked.stderr
+    request = json.loads(asked.stdout)["request"]
+    approved = cli(environment, "approve", request[:8])
+    assert approved.returncode == 0, approved.stdout + approved.stderr
+    assert json.loads(approved.stdout)["approval"]["state"] == "succeeded"
 
 
 def test_an_interrupted_wait_leaves_the_request_as_it_is(environment: dict[str, str], ledger_file: Path) -> None:
