@@ -75,7 +75,8 @@ class Conversation:
         """Go on after decisions, when nothing is waiting any more; None when there is nothing to go on with."""
         if not await self._answerable():
             return None
-        return await self._turn(turn or TurnRecord(self.id), actor, None, "")
+        turn = await self._turn(turn or TurnRecord(self.id), actor, None, "")
+        return turn if turn.state != "running" else None
 
     def cancel(self) -> bool:
         """Stop the turn that runs: the model, the tool, and the statement in the database."""
@@ -96,7 +97,9 @@ class Conversation:
             self.current = turn
             renewing = asyncio.create_task(self._renew())
             try:
-                await self._worked(turn, actor, text, model)
+                # Asked again under the lock and the lease: another screen or host may have gone on meanwhile.
+                if text is not None or await self._answerable():
+                    await self._worked(turn, actor, text, model)
             finally:
                 self._task = self.current = None
                 renewing.cancel()

@@ -9,7 +9,8 @@ from typing import Any
 from IPython.display import display
 
 from opsagent_jupyter.api import Call, OpsAgent, Turn
-from opsagent_jupyter.cards import rows_html, visible
+from opsagent_jupyter.cards import ApprovalCard, rows_html, visible
+from opsagent_jupyter.lifecycle import OPEN
 from opsagent_jupyter.models import Result, Session
 
 
@@ -22,12 +23,26 @@ def shown(shell: Any, value: Any, ops: Callable[[], OpsAgent]) -> Any:
     elif isinstance(value, Call):
         display(call_view(ops(), value))
         _hush(shell, value)
+    elif isinstance(value, ApprovalCard) and value.approval.state in OPEN:
+        from opsagent_jupyter.notebook.widgets import ApprovalWidget
+
+        display(ApprovalWidget(ops().bridge, value.approval))
+        return None
     elif isinstance(value, Session):
         from opsagent_jupyter.notebook.widgets import ChatWidget
 
         display(ChatWidget(ops().bridge, value.id))
         return None
-    return value
+    return Sentence(value) if isinstance(value, str) else value
+
+
+class Sentence(str):
+    """A text that a cell shows without quotation marks around it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return visible(self)
 
 
 def _register(shell: Any) -> None:
@@ -35,6 +50,9 @@ def _register(shell: Any) -> None:
     formatter = shell.display_formatter.ipython_display_formatter
     formatter.for_type(Call, _show_again(call_view))
     formatter.for_type(Turn, _show_again(turn_view))
+    shell.display_formatter.formatters["text/plain"].for_type_by_name(
+        "opsagent_jupyter.audit.verification", "Verification", lambda value, printer, _: printer.text(str(value))
+    )
 
 
 def _hush(shell: Any, value: Call | Turn) -> None:
@@ -81,8 +99,8 @@ class Answer:
         self.record = call.record
 
     def __repr__(self) -> str:
-        result = self.record.result
-        lines = [self.record.summary]
+        record, result = self.record, self.record.result
+        lines = [record.summary if record.status == "succeeded" else f"✗ {record.status}: {record.summary}"]
         if result is not None:
             lines += [f"  · {text}" for text in result.highlights]
             lines += [result.tree] if result.tree else []

@@ -214,11 +214,14 @@ def load(shell: InteractiveShell) -> None:
 
 def unload(shell: InteractiveShell) -> None:
     """Take the magics away and end the runtime in order; what waits stays in the store."""
-    for magics in [item for item in shell.configurables if isinstance(item, OpsAgent)]:
+    loaded = [item for item in shell.configurables if isinstance(item, OpsAgent)]
+    if not loaded:
+        return
+    for magics in loaded:  # IPython may have listed it too
         shell.configurables.remove(magics)
         magics.end()
-        shell.input_transformers_cleanup.remove(keep_question_marks)
-        shell.events.unregister("post_run_cell", _republish)
+    shell.input_transformers_cleanup.remove(keep_question_marks)
+    shell.events.unregister("post_run_cell", _republish)
     for kind in ("line", "cell"):
         shell.magics_manager.magics[kind].pop("opsagent", None)
 

@@ -309,8 +309,9 @@ class SessionView(LiveView):
                 return event.model_copy(update={"approvals": ours})
             case protocol.ApprovalRequested(approval=approval) | protocol.ApprovalChanged(approval=approval):
                 return event if approval.session == self.session_id else None
-            case protocol.Joined(session=session):
-                return event if session.id == self.session_id else None
+            case protocol.Joined(session=session, messages=messages):
+                light = tuple(_without_rows(message) for message in messages)  # rows are read when somebody looks
+                return event.model_copy(update={"messages": light}) if session.id == self.session_id else None
             case protocol.Appended(message=message):
                 return event if message.session == self.session_id else None
             case protocol.TurnEvent() | protocol.ToolExecution() | protocol.Typing():
@@ -348,7 +349,7 @@ class SessionView(LiveView):
                     self._ran(call, message.turn)
 
     def _ran(self, call: CallRecord, turn: str) -> None:
-        self.calls[call.id] = call.model_copy(update={"result": None, "effect": None})  # no rows in a record
+        self.calls[call.id] = call
         self.turns.setdefault(call.id, turn)
 
     def _decided(self, approval: Approval) -> None:
@@ -360,6 +361,11 @@ class SessionView(LiveView):
         """The session's requests, or those of some calls, one line each: what was asked and what was decided."""
         named = [a for a in self.approvals.values() if calls is None or a.call in calls]
         return "\n".join(f"{a.id[:8]} · {a.risk} · {_target(a)} · {told(a)}" for a in named)
+
+
+def _without_rows(message: Entry) -> Entry:
+    calls = tuple(call.model_copy(update={"result": None}) for call in message.calls)
+    return message.model_copy(update={"calls": calls})
 
 
 class ChatWidget(SessionView):

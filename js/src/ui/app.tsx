@@ -61,17 +61,19 @@ export function App({ client, options }: { client: Client; options: Options }) {
   );
 }
 
-/** What a view asks for when it appears; on re-opening this is what attaches it again. */
+/** What a view asks for when it appears; on re-opening this is what attaches it again. A card asks by its own id. */
 function first({ view, version }: Options): Command[] {
   const hello: Command = { type: "hello", version };
   const watch: Command = { type: "approval:subscribe" };
-  if (view.kind === "approval" || view.kind === "approvals") return [hello, watch];
+  if (view.kind === "approval") return [hello];
+  if (view.kind === "approvals") return [hello, watch];
   return [hello, { type: "chat:join", session: view.session, since: 0 }, watch];
 }
 
 function last(view: View): Command[] {
   const unwatch: Command = { type: "approval:unsubscribe" };
-  if (view.kind === "approval" || view.kind === "approvals" || !view.session) return [unwatch];
+  if (view.kind === "approval") return [];
+  if (view.kind === "approvals" || !view.session) return [unwatch];
   return [{ type: "chat:leave", session: view.session }, unwatch];
 }
 

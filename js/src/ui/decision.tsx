@@ -110,8 +110,10 @@ export function Decision({ form }: { form: DecisionForm }) {
       <div class="oa-row oa-decide-row">
         <ReasonField form={form} />
         {isCritical(approval.risk) && <ConfirmField form={form} />}
-        {guarded ? [reject, approve] : [approve, reject]}
-        {mine && <Choose form={form} choice="withdraw" primary={false} quiet />}
+        <div class="oa-row oa-buttons">
+          {guarded ? [reject, approve] : [approve, reject]}
+          {mine && <Choose form={form} choice="withdraw" primary={false} quiet />}
+        </div>
       </div>
       <Answer id={approval.id} silent={form.silent} />
       {form.complaint && (

@@ -37,35 +37,46 @@ function markLive(element: HTMLElement, isLive: boolean): void {
   element.closest(".jp-OutputArea")?.classList.toggle("oa-live", isLive);
 }
 
+/** Acts as soon as an element is in the page: a host may draw a widget before it puts it there. */
+function whenShown(element: HTMLElement, act: () => void): () => void {
+  const look = () => {
+    if (!element.isConnected) return;
+    clearInterval(timer);
+    act();
+  };
+  const timer = setInterval(look, 50);
+  look();
+  return () => clearInterval(timer);
+}
+
 const render: Render<Traits> = ({ model, el }) => {
   const client = connect(model as unknown as Channel);
   const root = document.createElement("div");
   el.append(root);
+  const open = () => mount(root, client, { view: viewOf(model), version: model.get("version") });
   let close = open();
+  let isDetached = false;
+  let stopLooking = () => {};
 
-  function open(): () => void {
-    return mount(root, client, { view: viewOf(model), version: model.get("version") });
-  }
   const silence = setTimeout(() => {
     close();
     draw(<Detached kind={model.get("kind")} summary={model.get("summary")} />, root);
     close = () => draw(null, root);
-    detached = true;
+    isDetached = true;
   }, PATIENCE);
-  let detached = false;
   const stopListening = client.subscribe(() => {
     stopListening();
     clearTimeout(silence);
-    if (detached) close = reopen();
-    markLive(root, true);
-  });
-  function reopen(): () => void {
+    stopLooking = whenShown(root, () => markLive(root, true));
+    if (!isDetached) return;
     close();
-    return open();
-  }
+    close = open();
+  });
+
   return () => {
     clearTimeout(silence);
     stopListening();
+    stopLooking();
     markLive(root, false);
     close();
     root.remove();

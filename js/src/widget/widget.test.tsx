@@ -110,6 +110,19 @@ describe("the widget", () => {
     expect(isLive()).toBe(true);
   });
 
+  test("hides the record once it is in the page, when it was drawn before", async () => {
+    const kernel = model(traits);
+    const area = document.querySelector(".jp-OutputArea") as HTMLElement;
+    cell.remove();
+    await draw(kernel);
+    kernel.say(event("hello.event"));
+    await pass(200);
+    expect(isLive()).toBe(false);
+    area.append(cell);
+    await pass(100);
+    expect(isLive()).toBe(true);
+  });
+
   test("draws a saved summary as text", async () => {
     const kernel = model({ ...traits, summary: { ...summary, title: "<img src=x onerror=alert(1)>\u202e" } });
     await draw(kernel);
