@@ -1,0 +1,1 @@
+SELECT pg_catalog.parse_ident(%(text)s) AS parts
