@@ -40,7 +40,7 @@ from opsagent_jupyter.errors import (
     UnknownSession,
 )
 from opsagent_jupyter.lifecycle import TRANSITIONS, ApprovalState
-from opsagent_jupyter.models import AuditRow, FeedEntry, Risk, canonical, now, sha256
+from opsagent_jupyter.models import AuditRow, CallRecord, FeedEntry, Result, Risk, Table, canonical, now, sha256
 from opsagent_jupyter.testing.store_samples import (
     ALICE,
     BOB,
@@ -221,10 +221,33 @@ def test_text_that_no_database_can_keep_does_not_stop_the_audit(store: Store) ->
     assert "\N{REPLACEMENT CHARACTER}" in store.audit_rows(0, 1)[0].body
 
 
+def test_numbers_that_json_lacks_are_spelled(store: Store) -> None:
+    """NaN and infinity, which databases and models send, keep nothing out of the audit or a transcript."""
+    odd = [float("nan"), {"most": float("inf")}, float("-inf")]
+    store.record(event(details={"load": odd}, arguments={"x": float("nan")}))
+    assert '"load":["NaN",{"most":"Infinity"},"-Infinity"]' in store.audit_rows(0, 1)[0].body
+    talk = session()
+    store.add_session(talk, event())
+    table = Table(name="t", columns=("a",), rows=((float("nan"),),), total=1)
+    record = CallRecord(
+        id="c",
+        tool="t",
+        arguments={},
+        instance="i",
+        risk=Risk.LOW,
+        status="succeeded",
+        result=Result(summary="", tables=(table,)),
+    )
+    store.append(message(talk.id).model_copy(update={"calls": (record,)}))
+    (kept,) = store.messages(talk.id)
+    assert kept.calls[0].result is not None
+    assert kept.calls[0].result.tables[0].rows == (("NaN",),)
+
+
 def test_a_record_without_json_is_refused_and_leaves_no_trace(store: Store) -> None:
     """What cannot be written as JSON cannot be audited, so it must not happen."""
     with pytest.raises(AuditUnavailable):
-        store.record(event(), event(details={"load": float("nan")}))
+        store.record(event(), event(milliseconds=float("nan")))
     assert traces(store) == (0, 0)
 
 
@@ -686,7 +709,7 @@ def test_two_people_deciding_at_once_have_one_winner(opening: Opening, store: St
 
 async def take(watching: AsyncIterator[FeedEntry], count: int) -> list[FeedEntry]:
     """The next so many entries; fails when they do not come."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return [await anext(watching) for _ in range(count)]
 
 

@@ -1,0 +1,131 @@
+"""Model servers on the loopback that speak OpenAI's and Ollama's streaming protocols, and break on demand."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One answer of a server."""
+
+    text: str = ""
+    calls: tuple[tuple[str, str], ...] = ()
+    """(name, arguments as JSON text)"""
+    status: int = 200
+    body: str = ""
+    """Sent as it is, in place of a stream."""
+    stops_after: int | None = None
+    """The connection ends after so many pieces."""
+    silent: float = 0.0
+    """Seconds before the first byte."""
+
+
+@dataclass
+class Server:
+    """A running server: its address, its script, and what it was asked."""
+
+    url: str
+    script: list[Turn]
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+
+    def next(self) -> Turn:
+        return self.script[min(len(self.requests), len(self.script)) - 1]
+
+
+def openai_pieces(turn: Turn, model: str) -> Iterator[bytes]:
+    def piece(delta: dict[str, Any], end: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "finish_reason": end}
+        chunk = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": model, "choices": [choice]}
+        return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+    yield piece({"role": "assistant", "content": ""})
+    for word in turn.text.split():
+        yield piece({"content": f"{word} "})
+    for place, (name, arguments) in enumerate(turn.calls):
+        function = {"name": name, "arguments": ""}
+        yield piece({"tool_calls": [{"index": place, "id": "call_1", "type": "function", "function": function}]})
+        for half in (arguments[: len(arguments) // 2], arguments[len(arguments) // 2 :]):
+            yield piece({"tool_calls": [{"index": place, "function": {"arguments": half}}]})
+    yield piece({}, "tool_calls" if turn.calls else "stop")
+    yield b"data: [DONE]\n\n"
+
+
+def ollama_pieces(turn: Turn, model: str) -> Iterator[bytes]:
+    def piece(message: dict[str, Any], **more: Any) -> bytes:
+        body = {"model": model, "created_at": "2026-11-01T00:00:00Z", "done": False, **more}
+        return json.dumps({**body, "message": {"role": "assistant", "content": "", **message}}).encode() + b"\n"
+
+    for word in turn.text.split():
+        yield piece({"content": f"{word} "})
+    for name, arguments in turn.calls:
+        yield piece({"tool_calls": [{"function": {"name": name, "arguments": json.loads(arguments)}}]})
+    yield piece({}, done=True, done_reason="stop", eval_count=3, prompt_eval_count=5)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Any
+
+    def do_POST(self) -> None:
+        told: Server = self.server.told
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        told.requests.append(asked)
+        told.headers.append({name.lower(): value for name, value in self.headers.items()})
+        turn = told.next()
+        time.sleep(turn.silent)
+        with suppress(ConnectionError):  # the client may have gone: that is what some tests are about
+            if turn.body or turn.status != 200:
+                self._whole(turn)
+            else:
+                self._stream(turn, asked["model"])
+        self.close_connection = True
+
+    def _whole(self, turn: Turn) -> None:
+        body = turn.body.encode()
+        self.send_response(turn.status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _stream(self, turn: Turn, model: str) -> None:
+        ollama = self.path.startswith("/api/")
+        pieces = ollama_pieces(turn, model) if ollama else openai_pieces(turn, model)
+        self.send_response(200)
+        self.send_header("content-type", "application/x-ndjson" if ollama else "text/event-stream")
+        self.send_header("connection", "close")
+        self.end_headers()
+        for number, piece in enumerate(pieces):
+            if number == turn.stops_after:
+                return
+            self.wfile.write(piece)
+            self.wfile.flush()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def serving(*script: Turn) -> Iterator[Server]:
+    """Run a server for a while."""
+    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    told = Server(f"http://127.0.0.1:{server.server_port}", list(script))
+    server.told = told
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield told
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
