@@ -367,6 +367,7 @@ class StoreUnavailable(StoreError):
     """The shared store does not answer."""
 
     code = "store.unavailable"
+    hint = "Check that its server, or its disk, is there, and that OPSAGENT_STORE_URL is right."
     retryable = True
 
 

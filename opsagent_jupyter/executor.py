@@ -505,6 +505,8 @@ class Executor:
     async def _perform(self, approval: Approval, call: Prepared, connection: Connection) -> Effect:
         """Send what was approved. Whatever happens after the claim becomes an effect; the doubtful is unknown."""
         sent = False
+        if not call.tool.changes:
+            return await self._read_approved(call)
 
         async def note(evidence: dict[str, Json]) -> None:
             nonlocal sent
@@ -513,10 +515,6 @@ class Executor:
 
         try:
             async with asyncio.timeout(self.limits.change_deadline):
-                if not call.tool.changes:
-                    sent = True
-                    found = await self._read(call, Grant(call.ask.call, _GRANT_SEAL))
-                    return Effect(state="succeeded", summary=found.summary, result=found)
                 effect = await call.tool.hooks["perform"](connection, approval.plan, note)
                 if isinstance(effect, Effect):
                     return effect
@@ -532,6 +530,18 @@ class Executor:
             return _doubtful("it was cancelled and its end was not seen", Cancelled.code, sent=sent)
         except Exception as error:  # noqa: BLE001  # after the claim even a bug must end in a recorded state
             return _doubtful(f"the plugin failed ({type(error).__name__})", PluginError.code, sent=sent)
+
+    async def _read_approved(self, call: Prepared) -> Effect:
+        """A read changes nothing, so however it ends, that is known."""
+        try:
+            found = await self._guarded(
+                call, self._read(call, Grant(call.ask.call, _GRANT_SEAL)), self.limits.change_deadline
+            )
+        except OpsAgentError as error:
+            return Effect(state="failed", summary=self._clean(str(error)), error_code=error.code)
+        except asyncio.CancelledError:
+            return Effect(state="failed", summary="It was cancelled; it only reads.", error_code=Cancelled.code)
+        return Effect(state="succeeded", summary=found.summary, result=found)
 
     async def _settle(
         self, approval: Approval, effect: Effect, actor: Actor, *, reason: str = "", milliseconds: float | None = None
@@ -731,7 +741,7 @@ def record_of(approval: Approval) -> CallRecord:
 def told(approval: Approval) -> str:
     """One plain sentence on where a request stands."""
     who = approval.decided_by.name if approval.decided_by else "nobody"
-    effect = approval.effect.summary if approval.effect else ""
+    effect = approval.effect.summary.removesuffix(".") if approval.effect else ""
     because = f" ({approval.reason})" if approval.reason else ""
     sentences = {
         ApprovalState.PENDING: f"{approval.plan.title}: waiting for a decision.",
@@ -742,9 +752,9 @@ def told(approval: Approval) -> str:
         ApprovalState.WITHDRAWN: f"{approval.plan.title}: withdrawn by {who}. Nothing was run.",
         ApprovalState.SUPERSEDED: f"{approval.plan.title}: replaced by a newer request. Nothing was run.",
         ApprovalState.REVOKED: f"{approval.plan.title}: the approval was taken back by {who}. Nothing was run.",
-        ApprovalState.STALE: f"{approval.plan.title}: not run. {effect}",
-        ApprovalState.SUCCEEDED: f"{effect} (approved by {who})",
-        ApprovalState.FAILED: f"{effect} (approved by {who})",
+        ApprovalState.STALE: f"{approval.plan.title}: not run. {effect}.",
+        ApprovalState.SUCCEEDED: f"{effect} (approved by {who}).",
+        ApprovalState.FAILED: f"{effect} (approved by {who}).",
         ApprovalState.UNKNOWN: f"{approval.plan.title}: the outcome is unknown: {effect}. It is not retried.",
     }
     return sentences.get(approval.state, effect)

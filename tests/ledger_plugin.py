@@ -83,7 +83,7 @@ def _(arguments: object) -> Assessment:
 async def add_mark(
     db: Ledger,
     text: Annotated[str, Arg("what to write", slot="word")],
-    how: Annotated[str, Arg("ok, fail, vanish, hang, break")] = "ok",
+    how: Annotated[str, Arg("ok, fail, vanish, slow, hang, break")] = "ok",
     count: Annotated[int, Arg("how often")] = 1,
 ) -> Plan:
     """Write a mark into the ledger."""
@@ -111,8 +111,8 @@ async def _perform(db: Ledger, plan: Plan, note: Note) -> Effect:
         raise OutcomeUnknown
     if how == "break":
         raise ZeroDivisionError("a secret number")
-    if how == "hang":
-        await asyncio.sleep(60)
+    if how in ("slow", "hang"):
+        await asyncio.sleep(2 if how == "slow" else 60)
     connection = db.open()
     try:
         for statement in plan.statements:

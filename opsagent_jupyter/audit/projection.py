@@ -83,6 +83,17 @@ def holder(error: duckdb.Error) -> str:
     return f"process {found[1]}" if found else "another connection of this process"
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """DuckDB takes a Ctrl-C for itself and reports it as an error like any other; here it is one again."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "interrupted" not in str(error):
+            raise
+        raise KeyboardInterrupt from None
+
+
 @cache
 def sql(name: str) -> str:
     """The text of a .sql file beside this module."""
@@ -111,7 +122,7 @@ class DuckProjection:
         rebuilt. ``AuditTampered`` when a row does not verify, or the store's log is not the one in the file."""
         if self._carried_to == self.store.audit_head() and self.path.exists():
             return 0
-        with self._turn() as mine:
+        with self._turn() as mine, interruptible():
             if not mine:
                 return None
             try:
@@ -172,7 +183,10 @@ class DuckProjection:
                 f"{self.path} was written by a newer release of OpsAgent.",
                 hint="Upgrade this installation: pip install -U opsagent_jupyter.",
             )
-        self._set_aside("damaged" if layout is None else "of an older layout")
+        if layout is None:
+            self._set_aside()
+        else:
+            self._set_aside("of an older layout", mark="old")
         return self._carried()
 
     def _append(self, database: duckdb.DuckDBPyConnection) -> int:
@@ -188,9 +202,9 @@ class DuckProjection:
         following.settle()
         return following.seq - seq
 
-    def _set_aside(self, why: str = "damaged") -> None:
+    def _set_aside(self, why: str = "damaged", mark: str = "corrupt") -> None:
         """Rename the file and its log of writes; nothing that may be evidence is deleted."""
-        aside = _unused(self.path.with_name(f"{self.path.name}.corrupt-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"))
+        aside = _unused(self.path.with_name(f"{self.path.name}.{mark}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"))
         try:
             self.path.replace(aside)
             wal = self.path.with_name(f"{self.path.name}.wal")
@@ -214,7 +228,7 @@ class Following:
         self._store = store
         self.seq = seq
         self.hash = prev_hash
-        self._stopped: OpsAgentError | None = None
+        self._stopped: OpsAgentError | KeyboardInterrupt | None = None
         self._next = store.audit_rows(max(seq - 1, 0), BATCH)
         if seq:
             _require_same_log(self._next, seq, prev_hash, path)
@@ -233,7 +247,7 @@ class Following:
                 self.seq, self.hash = chain.verify(self._next, self.seq, self.hash)
                 yield links(self._next)
                 self._next = self._store.audit_rows(self.seq, BATCH)
-        except OpsAgentError as error:
+        except (OpsAgentError, KeyboardInterrupt) as error:
             self._stopped = error
 
     def settle(self) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -25,6 +25,7 @@ from opsagent_jupyter.audit.projection import (
     DuckProjection,
     Following,
     attach,
+    interruptible,
     is_damaged,
     last,
     links,
@@ -154,7 +155,7 @@ class AuditReader:
         """Run a query on the complete audit. When the copy turns out to be damaged, the store alone answers."""
         opened = self._as_found if unverified else self._complete
         try:
-            with opened() as audit:
+            with interruptible(), opened() as audit:
                 return query(audit)
         except duckdb.Error as error:
             if not is_damaged(error):
@@ -162,7 +163,7 @@ class AuditReader:
         with suppress(AuditError):
             self._projection.rebuild()
         try:
-            with self._complete(alone=True) as audit:
+            with interruptible(), self._complete(alone=True) as audit:
                 return query(audit)
         except duckdb.Error as error:
             raise _failed(error) from None
@@ -243,9 +244,12 @@ def _checked(filters: dict[str, Any]) -> dict[str, str]:
 
 
 def _count(limit: int) -> int:
-    if limit < 0:
-        raise AuditQueryError(f"{limit!r} is no number of rows.", hint="Give a whole number, for example limit=100.")
-    return limit
+    try:
+        if int(limit) >= 0:
+            return int(limit)
+    except (TypeError, ValueError):
+        pass
+    raise AuditQueryError(f"{limit!r} is no number of rows.", hint="Give a whole number, for example limit=100.")
 
 
 def _explain_status(audit: OpenAudit, found: pd.DataFrame, status: str | None) -> None:
@@ -282,9 +286,8 @@ def _answer(audit: OpenAudit, text: str, seconds: float, rows: int) -> pd.DataFr
         text = compared.sub(by_rank, text)
     try:
         _require_select(audit.database, text)
-        with _stopped_after(audit.database, seconds):
-            found = frame_of(audit.database.sql(text).limit(rows + 1))
-    except duckdb.InterruptException:
+        found = _aside(audit.database, lambda: frame_of(audit.database.sql(text).limit(rows + 1)), seconds)
+    except TimeoutError:
         raise AuditQueryError(
             f"The query was stopped after {seconds:g} s.", hint="Narrow it, for example by time, or export the audit."
         ) from None
@@ -307,15 +310,16 @@ def _require_select(database: duckdb.DuckDBPyConnection, text: str) -> None:
         raise AuditQueryError("This is not one SELECT.", hint="The audit is only read here: write a single SELECT.")
 
 
-@contextmanager
-def _stopped_after(database: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
-    timer = threading.Timer(seconds, database.interrupt)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+def _aside(database: duckdb.DuckDBPyConnection, work: Callable[[], T], seconds: float) -> T:
+    """Run work in a thread of its own: then its time, and the kernel's stop button, end it wherever DuckDB is."""
+    with ThreadPoolExecutor(1, "opsagent-audit") as threads:
+        future = threads.submit(work)
+        try:
+            return future.result(seconds)
+        finally:
+            while not future.done():
+                database.interrupt()  # again, because one that comes before the query does is forgotten
+                wait([future], 0.05)
 
 
 def _export(audit: OpenAudit, target: Path) -> int:

@@ -13,7 +13,17 @@ from typing import Any, Protocol, runtime_checkable
 import duckdb
 
 from opsagent_jupyter.audit import chain
-from opsagent_jupyter.audit.projection import BATCH, DuckProjection, attach, is_damaged, last, links, memory, sql
+from opsagent_jupyter.audit.projection import (
+    BATCH,
+    DuckProjection,
+    attach,
+    interruptible,
+    is_damaged,
+    last,
+    links,
+    memory,
+    sql,
+)
 from opsagent_jupyter.contracts import Store
 from opsagent_jupyter.errors import AuditTampered
 from opsagent_jupyter.models import AuditRow, canonical
@@ -80,7 +90,7 @@ class Findings:
 def verify(store: Store, projection: DuckProjection, checkpoint: tuple[int, str] | None = None) -> Verification:
     """Check everything that can be checked, and say what could not be."""
     walk = Walk(store, checkpoint)
-    with closing(memory()) as database:
+    with interruptible(), closing(memory()) as database:
         copy = Copy(database, projection, walk.findings)
         for rows in walk.batches():
             copy.compare(rows)
@@ -198,15 +208,14 @@ class Copy:
         """Look for rows that only the copy has."""
         if not self._last:
             return
-        question = "SELECT count(*), count(*) FILTER (seq > ?) FROM carried.audit"
         with self._noted():
-            count, beyond = self._database.execute(question, [newest]).fetchall()[0]
+            count, beyond, doubled = self._database.execute(sql("extra"), [newest]).fetchall()[0]
             if beyond:
                 text = f"{self._name} has {beyond} rows after row {newest} that the store lacks: its end was cut off."
                 self._findings.bad("beyond", newest + 1, text)
             elif count != self._expected:
                 text = f"{self._name} has {count} rows where the store has {self._expected}."
-                self._findings.bad("count", self._last, text)
+                self._findings.bad("count", self._last if doubled is None else doubled, text)
 
 
 def readable(row: AuditRow) -> AuditRow:

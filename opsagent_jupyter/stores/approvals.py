@@ -9,13 +9,14 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, update
 
-from opsagent_jupyter.errors import ApprovalError, StoreCorrupt, UnknownApproval
+from opsagent_jupyter.errors import ApprovalError, DigestMismatch, StoreCorrupt, UnknownApproval
 from opsagent_jupyter.lifecycle import TRANSITIONS, ApprovalState
-from opsagent_jupyter.models import Actor, Approval, AuditEvent, Json, canonical
+from opsagent_jupyter.models import Actor, Approval, AuditEvent, Json
+from opsagent_jupyter.stores.documents import document
 from opsagent_jupyter.stores.latecomers import already_decided, require_in_time
 from opsagent_jupyter.stores.ledger import Change
 from opsagent_jupyter.stores.prefixes import matches
-from opsagent_jupyter.stores.tables import approval_requests, hosts
+from opsagent_jupyter.stores.tables import approval_requests, hosts, plugin_audit_log
 
 S = ApprovalState
 T = approval_requests
@@ -30,7 +31,7 @@ CLOCK = Actor(id="opsagent:clock", name="the clock", via="worker")
 
 def columns_of(approval: Approval) -> dict[str, Any]:
     names = ("id", "version", "session", "host", "created_at", "expires_at", "use_by")
-    body = canonical(approval.model_dump(mode="json", exclude={"state", "version"}))
+    body = document(approval, exclude={"state", "version"})
     return {**{name: getattr(approval, name) for name in names}, "state": str(approval.state), "body": body}
 
 
@@ -51,6 +52,14 @@ def find(connection: Connection, id: str) -> Approval:
     if not found:
         raise UnknownApproval(f"There is no approval request {id!r}.")
     return approval_of(connection.execute(select(T).where(T.c.id == found[0])).one())
+
+
+def state_of(connection: Connection, id: str) -> ApprovalState:
+    """Return where a request stands, by its whole id."""
+    state = connection.execute(select(T.c.state).where(T.c.id == id)).scalar_one_or_none()
+    if state is None:
+        raise UnknownApproval(f"There is no approval request {id!r}.")
+    return ApprovalState(state)
 
 
 def hold(change: Change, id: str) -> Approval:
@@ -83,16 +92,8 @@ def add(change: Change, approval: Approval, event: AuditEvent) -> None:
     change.announce("approval", approval.id, str(approval.state))
     if approval.supersedes:
         old = hold(change, approval.supersedes)
-        ending = event.model_copy(
-            update={
-                "type": "approval.superseded",
-                "approval": "",
-                "status": "",
-                "digest": old.digest,
-                "at": change.at,
-                "details": {"superseded_by": approval.id},
-            }
-        )
+        details: dict[str, Json] = {"superseded_by": approval.id}
+        ending = about(old, "approval.superseded", event.actor, change.at, details=details)
         transit(change, old, S.SUPERSEDED, ending, {})
 
 
@@ -133,10 +134,30 @@ def _implied(approval: Approval, new: ApprovalState, event: AuditEvent) -> dict[
 
 
 def _complete(event: AuditEvent, approval: Approval) -> AuditEvent:
-    """The event with the request it belongs to, and its new state, where the caller left them out."""
+    """The event with the request it belongs to, its digest and its new state, where the caller left them out."""
     return event.model_copy(
-        update={"approval": event.approval or approval.id, "status": event.status or str(approval.state)}
+        update={
+            "approval": event.approval or approval.id,
+            "digest": event.digest or approval.digest,
+            "status": event.status or str(approval.state),
+        }
     )
+
+
+def require_witness(connection: Connection, id: str, approval: Approval, digest: str) -> None:
+    """Raise ``DigestMismatch`` unless the audit agrees that just this was approved and nothing came of it yet.
+
+    A row is easily set back or copied, and a digest without a key is easily made anew; the chained audit is not. A
+    ``digest`` that the caller has checked must be the same.
+    """
+    log = plugin_audit_log.c
+    moves = select(log.status, log.body).where(log.approval == id, log.status.in_([str(state) for state in S]))
+    newest = connection.execute(moves.order_by(log.seq.desc()).limit(1)).one_or_none()
+    known = newest.status if newest else "nothing"
+    if newest is None or newest.status != S.APPROVED or approval.id != id:
+        raise DigestMismatch(f"The store calls this request approved, the audit says {known}; nothing was run.")
+    if {approval.digest, approval.computed_digest(), digest or approval.digest} != {json.loads(newest.body)["digest"]}:
+        raise DigestMismatch
 
 
 def overdue(approval: Approval, at: datetime) -> bool:
@@ -155,23 +176,26 @@ def overdue_ids(connection: Connection, at: datetime) -> Sequence[str]:
 
 def expire(change: Change, approval: Approval, at: datetime) -> Approval:
     """Let the time of a request run out."""
-    event = AuditEvent(
-        type="approval.expired",
-        actor=CLOCK,
-        at=at,
-        risk=approval.risk,
-        tool=approval.tool,
-        session=approval.session,
-        call=approval.call,
-        digest=approval.digest,
-        setup=approval.setup,
-        arguments=approval.arguments,
-        server=approval.target.server,
-        instance=approval.target.instance,
-        environment=approval.target.environment,
-        reason="nobody decided in time" if approval.state is S.PENDING else "no host ran it in time",
-    )
+    reason = "nobody decided in time" if approval.state is S.PENDING else "no host ran it in time"
+    event = about(approval, "approval.expired", CLOCK, at, reason=reason)
     return transit(change, approval, S.EXPIRED, event, {"ended_at": at})
+
+
+def about(approval: Approval, type: str, actor: Actor, at: datetime, **more: Any) -> AuditEvent:
+    """An audit event with everything that the request says of itself."""
+    target = approval.target
+    names = ("risk", "tool", "session", "call", "digest", "arguments", "setup")
+    return AuditEvent(
+        type=type,
+        actor=actor,
+        at=at,
+        server=target.server,
+        instance=target.instance,
+        environment=target.environment,
+        statements=approval.plan.statements,
+        **{name: getattr(approval, name) for name in names},
+        **more,
+    )
 
 
 def note(connection: Connection, id: str, host: str, evidence: Mapping[str, Json]) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, delete, insert, or_, select, update
 from opsagent_jupyter.errors import InstanceExists, StoreCorrupt, UnknownInstance
 from opsagent_jupyter.models import AuditEvent, Instance, Json, canonical
 from opsagent_jupyter.names import near
+from opsagent_jupyter.stores.documents import document
 from opsagent_jupyter.stores.ledger import Change
 from opsagent_jupyter.stores.tables import agent_plugins, plugins, servers
 
@@ -52,8 +53,8 @@ def add(change: Change, instance: Instance, credentials: Mapping[str, str], even
         raise InstanceExists(f"A database {instance.name!r} is attached already.")
     _know(change, instance)
     row = {name: getattr(instance, name) for name in ("id", "name", "server", "plugin")}
-    body = canonical(instance.model_dump(mode="json"))
-    change.connection.execute(insert(A).values(**row, body=body, credentials=canonical(dict(credentials))))
+    row |= {"body": document(instance), "credentials": canonical(dict(credentials))}
+    change.connection.execute(insert(A).values(row))
     change.audit(event)
     change.announce("instance", instance.name, "attached")
 

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Select, func, insert, or_, select, update
 from opsagent_jupyter.audit.chain import body_of, link
 from opsagent_jupyter.errors import AuditQueryError, AuditUnavailable, StoreCorrupt
 from opsagent_jupyter.models import AuditEvent, AuditRow, FeedEntry, new_id, now
+from opsagent_jupyter.stores.documents import spelled
 from opsagent_jupyter.stores.storage import Storage
 from opsagent_jupyter.stores.tables import chain_head, change_feed, plugin_audit_log, storable
 
@@ -25,8 +26,8 @@ class Change:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.at = now()
         head = head_of(connection, lock=True)
+        self.at = now()
         self.log_id: str = head.log_id
         self.seq: int = head.audit_seq
         self._hash: str = head.audit_hash
@@ -96,12 +97,13 @@ def head_of(connection: Connection, *, lock: bool = False) -> Any:
 
 
 def _body(event: AuditEvent, seq: int, event_id: str) -> str:
+    """The hashed text. What a model or a database sends must never keep its own record out of the audit."""
+    sent = event.model_copy(update={"arguments": spelled(event.arguments), "details": spelled(event.details)})
     try:
-        return storable(body_of(event, seq, event_id))
+        return storable(body_of(sent, seq, event_id))
     except ValueError as error:
         raise AuditUnavailable(
-            f"The audit record cannot be written as JSON ({error}), so the operation was not started.",
-            hint="Use values that JSON has a text for: no NaN and no infinity.",
+            f"The audit record cannot be written as JSON ({error}), so the operation was not started."
         ) from None
 
 
@@ -164,3 +166,18 @@ def _time(name: str, value: str) -> datetime:
 def entries_after(connection: Connection, after: int, limit: int) -> Sequence[FeedEntry]:
     found = ENTRY.where(change_feed.c.seq > after).order_by(change_feed.c.seq).limit(limit)
     return [FeedEntry.model_construct(**row._mapping) for row in connection.execute(found)]  # noqa: SLF001 - as above
+
+
+def misfits(connection: Connection) -> Sequence[str]:
+    """Where the rows of a sequence do not fit its head: rows missing in between, or at the end."""
+    head = head_of(connection)
+    sequences = {"audit": (plugin_audit_log.c.seq, head.audit_seq), "feed": (change_feed.c.seq, head.feed_seq)}
+    findings = []
+    for name, (column, expected) in sequences.items():
+        count, newest = connection.execute(select(func.count(), func.coalesce(func.max(column), 0))).one()
+        if not count == newest == expected:
+            findings.append(f"The {name} has {count} rows up to {newest}, its head says {expected}.")
+    newest_row = rows_after(connection, head.audit_seq - 1, 1)
+    if newest_row and newest_row[0].hash != head.audit_hash:
+        findings.append(f"The newest audit row ({head.audit_seq}) is not the one that the head names.")
+    return findings

@@ -22,7 +22,7 @@ from opsagent_jupyter.errors import (
     StoreReadOnly,
     StoreUnavailable,
 )
-from opsagent_jupyter.stores.storage import refuse_closed, seam, survive_fork
+from opsagent_jupyter.stores.storage import closed_on_error, refuse_closed, seam, survive_fork
 
 #: Seconds after which a watcher looks by itself: a pooler between us and the server may swallow notifications.
 LOOK = 1.0
@@ -73,7 +73,6 @@ class PostgresqlServer:
 
     kind = "postgresql"
     journal_mode = ""
-    notices: tuple[str, ...] = ()
     notifies = True
 
     def __init__(self, url: URL, lock_timeout: float) -> None:
@@ -95,6 +94,7 @@ class PostgresqlServer:
         self._reader = self._writer.execution_options(isolation_level="AUTOCOMMIT")
         self._snapshots = self._writer.execution_options(isolation_level="REPEATABLE READ")
         survive_fork(self._writer)
+        self.notices = tuple(self._observations())
 
     def _prepare(self, connection: psycopg.Connection[Any], _record: Any) -> None:
         """Bound the waits, and be durable even where the server's default is not."""
@@ -105,9 +105,16 @@ class PostgresqlServer:
             " set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'"
             " ELSE current_setting('synchronous_commit') END, false)"
         )
-        autocommit, connection.autocommit = connection.autocommit, True
-        connection.execute(statement.format(sql.Literal(f"{milliseconds}ms")))
-        connection.autocommit = autocommit
+        with closed_on_error(connection):
+            autocommit, connection.autocommit = connection.autocommit, True
+            connection.execute(statement.format(sql.Literal(f"{milliseconds}ms")))
+            connection.autocommit = autocommit
+
+    def _observations(self) -> Iterator[str]:
+        with self.reading() as connection:
+            for setting in ("fsync", "full_page_writes"):
+                if connection.exec_driver_sql(f"SHOW {setting}").scalar() == "off":
+                    yield f"The store's server runs with {setting} = off: a crash of its machine can damage the audit."
 
     @contextmanager
     def _seam(self) -> Iterator[None]:

@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy import Connection, insert, or_, select, update
 
 from opsagent_jupyter.errors import StoreCorrupt, UnknownSession
-from opsagent_jupyter.models import AuditEvent, Message, Session, canonical, now
+from opsagent_jupyter.models import AuditEvent, Message, Session, now
+from opsagent_jupyter.stores.documents import document
 from opsagent_jupyter.stores.ledger import Change
 from opsagent_jupyter.stores.prefixes import matches
 from opsagent_jupyter.stores.tables import chat_messages, chat_sessions
@@ -66,8 +67,7 @@ def append(change: Change, message: Message) -> Message:
     if seq is None:
         raise UnknownSession(f"There is no session {message.session!r}.")
     kept = message.model_copy(update={"seq": seq})
-    body = canonical(kept.model_dump(mode="json"))
-    change.connection.execute(insert(M).values(session=kept.session, seq=seq, body=body))
+    change.connection.execute(insert(M).values(session=kept.session, seq=seq, body=document(kept)))
     change.announce("message", f"{kept.session}:{seq}", "appended")
     return kept
 

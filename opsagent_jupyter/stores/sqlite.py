@@ -25,7 +25,7 @@ from opsagent_jupyter.errors import (
     StoreReadOnly,
     StoreUnavailable,
 )
-from opsagent_jupyter.stores.storage import refuse_closed, seam, survive_fork
+from opsagent_jupyter.stores.storage import closed_on_error, refuse_closed, seam, survive_fork
 from opsagent_jupyter.stores.turns import Turns
 
 #: Seconds between two looks at ``PRAGMA data_version``: 24 ms until a change is seen, 0.3 % of a core.
@@ -161,7 +161,7 @@ class SqliteFile:
     def _prepare(self, connection: sqlite3.Connection, _record: Any) -> None:
         """Set up a new connection; every change is on the disk when COMMIT returns."""
         connection.isolation_level = None
-        with closing(connection.cursor()) as cursor:
+        with closed_on_error(connection), closing(connection.cursor()) as cursor:
             cursor.execute(f"PRAGMA busy_timeout = {int(self._lock_timeout * 1000)}")
             cursor.execute("PRAGMA foreign_keys = ON")
             cursor.execute("PRAGMA synchronous = FULL")
@@ -172,10 +172,9 @@ class SqliteFile:
         machine may have the SQLite with the bug, and it follows the mode that it finds in the file."""
         if self.journal_mode == "wal":
             return
-        safe = wal_is_safe() and not self._on_network()
         current = cursor.execute("PRAGMA journal_mode").fetchall()[0][0]
         empty = cursor.execute("PRAGMA page_count").fetchall()[0][0] == 0
-        if safe and (current == "wal" or empty):
+        if (current == "wal" or empty) and wal_is_safe() and not self._on_network():
             self._switch(cursor, "wal")
         else:
             self._switch(cursor, "truncate")

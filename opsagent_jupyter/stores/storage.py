@@ -56,6 +56,16 @@ class Storage(Protocol):
         """Let go of the connections."""
 
 
+@contextmanager
+def closed_on_error(connection: Any) -> Iterator[None]:
+    """Close a new connection that cannot be used: the pool does not know it yet."""
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
+
+
 def refuse_closed(url: str, *, closed: bool) -> None:
     """A closed store opens no connection again: nobody would close it."""
     if closed:

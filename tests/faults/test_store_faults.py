@@ -401,12 +401,20 @@ def test_writers_killed_at_any_moment_leave_whole_changes(
         writers = [context.Process(target=write_until_killed, args=(url, talk.id)) for _ in range(2)]
         for writer in writers:
             writer.start()
-        time.sleep(0.15 + chance.random() * 0.25)
+        let_write(store, chance.randint(1, 25))
+        time.sleep(chance.random() * 0.02)
         for writer in writers:
             os.kill(writer.pid, signal.SIGKILL)
             writer.join()
         check_whole(store, talk.id)
-    assert store.feed_head() > 100
+
+
+def let_write(store: SharedStore, entries: int) -> None:
+    """Wait until others have made so many changes."""
+    head, deadline = store.feed_head() + entries, time.monotonic() + 60
+    while store.feed_head() < head:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def check_whole(store: SharedStore, session_id: str) -> None:
@@ -429,7 +437,7 @@ def test_nothing_of_the_store_is_for_others_to_read_after_a_kill(store: SharedSt
     context = multiprocessing.get_context("fork")
     writer = context.Process(target=write_until_killed, args=(f"sqlite:///{file}", talk.id))
     writer.start()
-    time.sleep(0.3)
+    let_write(store, 10)
     os.kill(writer.pid, signal.SIGKILL)
     writer.join()
     assert {stat.S_IMODE(each.stat().st_mode) for each in file.parent.iterdir()} == {0o600}
