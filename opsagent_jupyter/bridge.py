@@ -198,7 +198,7 @@ class Link:
             await self._approval(command.id)
 
     async def _result(self, call: str) -> None:
-        for session in self._sessions:
+        for session in list(self._sessions):
             for message in await asyncio.to_thread(self._runtime.store.messages, session):
                 for record in message.calls:
                     if record.id == call and record.result is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -13,6 +14,7 @@ from opsagent_jupyter.models import Catalog, Health, Instance, Json
 from opsagent_jupyter.plugin import Connection, Limits
 from opsagent_jupyter.redaction import Redactor
 
+log = logging.getLogger("opsagent_jupyter")
 #: The field under which an instance's connection string is kept, encrypted.
 DSN = "dsn"
 
@@ -40,7 +42,8 @@ class LiveConnections:
         try:
             yield connection
         except (TargetUnreachable, OutcomeUnknown):
-            await self.drop(instance.id)
+            if self._open.get(instance.id) is connection:  # not one that was opened meanwhile
+                await self.drop(instance.id)
             raise
 
     async def _connected(self, instance: Instance) -> Connection:
@@ -89,7 +92,10 @@ class LiveConnections:
         """Close an instance's connection; the next use opens a new one."""
         connection = self._open.pop(instance_id, None)
         if connection is not None:
-            await connection.close()
+            try:
+                await connection.close()
+            except Exception as error:  # noqa: BLE001  # foreign code; what matters is that it is not lent again
+                log.warning("a connection did not close well (%s)", type(error).__name__)
 
     async def close(self) -> None:
         """Close them all."""

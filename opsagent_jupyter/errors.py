@@ -176,6 +176,7 @@ class StatementRefused(CallRefused):
     """The statement could change something, so it is not explained or run."""
 
     code = "call.statement_refused"
+    reason: str
 
 
 class PreconditionFailed(CallRefused):

@@ -169,7 +169,8 @@ class Executor:
         self.limits = limits
         self.setup = setup
         self.pending = pending
-        self._running: dict[str, asyncio.Task[Any]] = {}
+        self._running: dict[str, asyncio.Future[Any]] = {}
+        self._claimed: set[str] = set()
         self._executor = Actor(id=f"host:{host.id[:8]}", name=f"{host.kind} {host.pid}", via=host.kind)
 
     # -- asking ---------------------------------------------------------------------------------------------------
@@ -195,9 +196,11 @@ class Executor:
             raise CallRefused(
                 f"{tool.full_name} does not work on {instance.name}, which is a {instance.plugin} database."
             )
+        if ask.supersedes and actor.agent:
+            raise CallRefused("A language model cannot replace a request.", hint="A person can.")
         parsed = tool.parse(ask.arguments)
         values = without_nulls(parsed.model_dump(mode="json"))
-        return Prepared(ask, actor, tool, instance, values, parsed, tool.assess(parsed))
+        return Prepared(ask, actor, tool, instance, values, parsed, _assessed(tool, parsed))
 
     def _verdict(self, call: Prepared) -> Verdict:
         return self.policy.verdict(
@@ -302,12 +305,12 @@ class Executor:
         started = time.perf_counter()
         try:
             call = await self._guarded(call, self._planned(call, verdict))
+            approval = self._approval(call)
         except OpsAgentError as error:
             return await self._ended(call, error, started)
         except asyncio.CancelledError:
             await asyncio.shield(self._ended(call, Cancelled(), started))
             raise
-        approval = self._approval(call)
         if call.ask.dry_run:
             return await self._dry_run(call, approval, started)
         event = self._approval_event("approval.pending", approval, call.actor, status="pending")
@@ -367,7 +370,10 @@ class Executor:
             expires_at=created + self.pending,
             nonce=new_id(),
         )
-        return draft.model_copy(update={"digest": draft.computed_digest()})
+        try:
+            return draft.model_copy(update={"digest": draft.computed_digest()})
+        except ValueError:  # NaN, or half a surrogate pair: what cannot be written cannot be bound
+            raise CallRefused(f"{call.tool.full_name} was asked or planned with a value that JSON cannot hold.") from None
 
     async def _dry_run(self, call: Prepared, approval: Approval, started: float) -> CallRecord:
         plan = approval.plan
@@ -415,6 +421,8 @@ class Executor:
     async def resolve(self, id: str, state: Literal["succeeded", "failed"], actor: Actor, reason: str) -> Approval:
         """Record what a person found out about an unknown outcome; a reason is required."""
         approval = await self._stored(self.store.approval, id)
+        if approval.state is not ApprovalState.UNKNOWN:  # what still runs is told by its host, not by a person
+            raise _late(approval)
         critical = approval.model_copy(update={"risk": Risk.CRITICAL})
         self.policy.check_decision(critical, actor, "approve", reason, setup="personal")
         effect = Effect(state=state, summary=f"{actor.name} recorded: {self._clean(reason.strip())[:2000]}")
@@ -433,7 +441,9 @@ class Executor:
         try:
             return await self._resume(approval)
         finally:
-            self._running.pop(approval.id, None)
+            self._claimed.discard(approval.id)
+            if self._running.get(approval.id) is task:
+                self._running.pop(approval.id, None)
 
     async def _resume(self, approval: Approval) -> CallRecord | None:
         started = time.perf_counter()
@@ -444,11 +454,15 @@ class Executor:
                 claimed = await self._claim(approval)
                 if claimed is None:
                     return None
+                self._claimed.add(approval.id)
                 effect = await self._perform(claimed, call, connection)
         except (CallRefused, UnknownInstance) as error:
             return await self._stale(approval, error)
-        settled = await asyncio.shield(self._settle_surely(claimed, effect, _milliseconds(started)))
-        return record_of(settled)
+        self._claimed.discard(approval.id)  # from here on there is nothing left to cancel
+        settling = asyncio.ensure_future(self._settle_surely(claimed, effect, _milliseconds(started)))
+        self._running[approval.id] = settling  # known as running until recorded, even when this task is cancelled
+        settling.add_done_callback(lambda _: self._running.pop(approval.id, None))
+        return record_of(await asyncio.shield(settling))
 
     async def _rebuilt(self, approval: Approval) -> Prepared:
         """Make the call again from the stored bytes, which must be the approved ones."""
@@ -469,13 +483,30 @@ class Executor:
             raise DigestMismatch
         return call
 
+    async def _same_database(self, approval: Approval, connection: Connection) -> None:
+        if canonical(await connection.identity()) != canonical(approval.target.identity):
+            raise PreconditionChanged(
+                f"Another database or role answers for {approval.target.instance} now.", what="identity"
+            )
+
+    def _permit(self, approval: Approval, call: Prepared, planned: Risk) -> None:
+        """Judge again by the policy of the host that runs it: a host with a weaker one may have asked and approved."""
+        if approval.decided_by is None:
+            raise DigestMismatch("Nobody approved this request; nothing was run.")
+        assessment = Assessment(risk=highest(planned, call.assessment.risk))
+        verdict = self._verdict(replace(call, assessment=assessment))
+        if verdict.decision == "deny":
+            raise self.policy.refuse(verdict, call.tool.full_name)
+        if verdict.risk.rank > approval.risk.rank:
+            raise PreconditionChanged(f"The risk is {verdict.risk} now; {approval.risk} was approved.", what="risk")
+        try:
+            self.policy.check_decision(approval, approval.decided_by, "approve", approval.reason, setup=self.setup)
+        except ApprovalError as error:
+            raise CallRefused(f"{approval.decided_by.name} could not approve this here: {error.message}") from None
+
     async def _recheck(self, approval: Approval, call: Prepared, connection: Connection) -> None:
         """Plan again and compare: the approved statements run only against the state that was approved."""
-        identity = await connection.identity()
-        if canonical(identity) != canonical(approval.target.identity):
-            raise PreconditionChanged(
-                f"Another database or role answers for {call.instance.name} now.", what="identity"
-            )
+        await self._same_database(approval, connection)
         plan = await self._plan(call, connection)
         approved = approval.plan
         if canonical(plan.preconditions) != canonical(approved.preconditions):
@@ -487,8 +518,7 @@ class Executor:
             raise PreconditionChanged(f"Changed since the approval: {', '.join(changed)}.", what=changed)
         if plan.statements != approved.statements:
             raise PreconditionChanged("The statements would be others now.", what="statements")
-        if plan.risk.rank > approval.risk.rank:
-            raise PreconditionChanged(f"The risk is {plan.risk} now; {approval.risk} was approved.", what="risk")
+        self._permit(approval, call, plan.risk)
 
     async def _claim(self, approval: Approval) -> Approval | None:
         event = self._approval_event("approval.executing", approval, self._executor, status="executing")
@@ -563,11 +593,20 @@ class Executor:
         for attempt in range(1, SETTLE_ATTEMPTS + 1):
             try:
                 return await self._settle(approval, effect, self._executor, milliseconds=milliseconds)
+            except ApprovalError:  # taken for dead meanwhile, and a probe or a person was first
+                return await self._too_late(approval, effect)
             except StoreError:
                 if attempt == SETTLE_ATTEMPTS:
                     raise
                 await asyncio.sleep(min(attempt, 10) * 0.5)
         raise AssertionError("unreachable")
+
+    async def _too_late(self, approval: Approval, effect: Effect) -> Approval:
+        """Final states do not change, but what this host saw of the run must not be lost: the audit gets it."""
+        event = self._approval_event("approval.late_outcome", approval, self._executor, status=effect.state)
+        summary = f"reported after the request had ended: {self._clean(effect.summary)}"
+        await self._audit(event.model_copy(update={"summary": summary, "error_code": effect.error_code}))
+        return await self._stored(self.store.approval, approval.id)
 
     async def _stale(self, approval: Approval, error: OpsAgentError) -> CallRecord | None:
         """End an approved request whose target is not what was approved; nothing was sent."""
@@ -588,7 +627,8 @@ class Executor:
     def cancel(self, id: str) -> bool:
         """Cancel an approved call that this host is running, in the database too; False when it is not running here."""
         task = self._running.get(id)
-        return task is not None and task.cancel()
+        # Before its claim it would stay approved and run later: that is revoked, not cancelled.
+        return task is not None and id in self._claimed and task.cancel()
 
     async def drain(self) -> None:
         """Wait until what this host is running has ended and is recorded."""
@@ -625,10 +665,11 @@ class Executor:
             if probe is None:
                 return approval
             async with self.connections.use(call.instance) as connection:
+                await self._guarded(call, self._same_database(approval, connection))
                 effect = await self._guarded(call, probe(connection, approval.plan, approval.evidence))
         except OpsAgentError:
             return approval  # not reachable or not the same database: a person decides
-        if effect.state == "unknown":
+        if not isinstance(effect, Effect) or effect.state == "unknown":
             return approval
         try:
             return await self._settle(approval, effect, self._executor)
@@ -708,7 +749,12 @@ class Executor:
 
     def _clean_effect(self, effect: Effect) -> Effect:
         residue = tuple(self._clean(text) for text in effect.residue)
-        return effect.model_copy(update={"summary": self._clean(effect.summary), "residue": residue})
+        cleaned = effect.model_copy(update={"summary": self._clean(effect.summary), "residue": residue})
+        try:
+            canonical(cleaned.model_dump(mode="json"))
+        except ValueError:  # NaN among the figures must not cost the outcome
+            return Effect(state=cleaned.state, summary=cleaned.summary, error_code=cleaned.error_code, residue=residue)
+        return cleaned
 
 
 def record_of(approval: Approval) -> CallRecord:
@@ -771,6 +817,16 @@ def _late(approval: Approval) -> AlreadyDecided:
         by=who,
         at=at.isoformat() if at else "",
     )
+
+
+def _assessed(tool: Tool, parsed: Any) -> Assessment:
+    try:
+        return tool.assess(parsed)
+    except OpsAgentError:
+        raise
+    except Exception as error:  # noqa: BLE001  # a plugin is foreign code, and its text may hold a secret
+        kind = type(error).__name__
+    raise PluginError(f"{tool.full_name} failed inside its plugin ({kind}): its risk is not known.")
 
 
 def _doubtful(why: str, code: str, *, sent: bool) -> Effect:

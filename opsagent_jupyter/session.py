@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Publish = Callable[[protocol.Event], None]
 #: Opens the language model of a session: (model name, instances) -> chat model.
+log = logging.getLogger("opsagent_jupyter")
 OpenModel = Callable[[str, Sequence[Instance]], Any]
 
 TurnState = Literal["running", "finished", "parked", "failed", "cancelled"]
@@ -36,6 +38,8 @@ class TurnRecord:
     calls: dict[str, CallRecord] = field(default_factory=dict)
     state: TurnState = "running"
     error: OpsAgentError | None = None
+    stored: int = 0
+    """How much of the text is in the transcript already."""
 
 
 class Conversation:
@@ -120,7 +124,11 @@ class Conversation:
             await asyncio.shield(self._keep_partial(turn, session.model))
             self._event(turn, "cancelled", text=turn.text)
         except OpsAgentError as error:
+            await self._keep_partial(turn, session.model)
             self._failed(turn, error)
+        except Exception as error:
+            log.exception("a turn failed inside")
+            self._failed(turn, OpsAgentError(f"OpsAgent failed inside ({type(error).__name__}); the log says where."))
 
     async def _opened(self, text: str | None, model: str) -> Session:
         session = await self._stored(self._store.session, self.id)
@@ -147,8 +155,9 @@ class Conversation:
             dispatch=lambda request: self._dispatch(request, actor, session),
             limits=self._limits(),
         )
-        async for event in events:
-            await self._handle(turn, event, session.model)
+        async with aclosing(events):  # a turn that breaks off here must not go on in the background
+            async for event in events:
+                await self._handle(turn, event, session.model)
 
     async def _dispatch(self, request: ToolRequest, actor: Actor, session: Session) -> CallRecord:
         """The model's only way to a database: through the gate, as an agent on the person's behalf."""
@@ -169,6 +178,7 @@ class Conversation:
                 await self._append(turn, role="assistant", text=text, calls=records, model=model, partial=partial)
                 # A later message starts a new paragraph of the answer.
                 turn.text = turn.text.rstrip() + "\n\n" if turn.text.strip() else ""
+                turn.stored = len(turn.text)
             case loop.Called(request=request):
                 self._call(turn, self._asked(request))
             case loop.Answered(record=record):
@@ -191,9 +201,11 @@ class Conversation:
         self._event(turn, "failed", text=error.message, error=error)
 
     async def _keep_partial(self, turn: TurnRecord, model: str) -> None:
-        if turn.text.strip():
+        text = turn.text[turn.stored :].strip()
+        if text:
+            turn.stored = len(turn.text)
             with suppress(OpsAgentError):
-                await self._append(turn, role="assistant", text=turn.text.strip(), model=model, partial=True)
+                await self._append(turn, role="assistant", text=text, model=model, partial=True)
 
     # -- calls that waited ----------------------------------------------------------------------------------------
 
@@ -245,7 +257,9 @@ class Conversation:
         while True:
             await asyncio.sleep(self._lease / 3)
             with suppress(OpsAgentError):
-                await self._stored(self._store.lease_session, self.id, self._holder, self._lease)
+                if not await self._stored(self._store.lease_session, self.id, self._holder, self._lease):
+                    self.cancel()  # this host slept too long: another one goes on with the session
+                    return
 
     async def _stored(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
         return await asyncio.to_thread(function, *arguments, **named)
@@ -279,5 +293,5 @@ class Conversation:
 
 
 def _interrupted(call: CallRecord) -> CallRecord:
-    text = "not run: the host ended before this call reached the gate"
+    text = "no answer: the turn was cancelled or its host ended before this call was answered; it changed nothing"
     return call.model_copy(update={"status": "cancelled", "summary": text, "error_code": "call.interrupted"})

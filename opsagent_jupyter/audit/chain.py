@@ -1,9 +1,9 @@
-"""The audit chain: what exactly is hashed, defined once.
+r"""The audit chain: what exactly is hashed, defined once.
 
 Each row holds ``seq`` (gapless from 1), ``body`` (canonical JSON of the event, with its seq and event_id inside), ``prev_hash``
 and ``hash``, where::
 
-    hash = SHA-256(prev_hash || "\\n" || body)        in lower-case hexadecimal, over UTF-8; the first prev_hash is "genesis"
+    hash = SHA-256(prev_hash || "\n" || body)        in lower-case hexadecimal, over UTF-8; the first prev_hash is "genesis"
 
 so that one line of SQL (``sha256(prev_hash || chr(10) || body)``) or of any script can verify it without this package.
 """

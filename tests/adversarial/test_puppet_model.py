@@ -123,13 +123,13 @@ class LettersPlugin:
     extra = ""
     toolbox = tools
 
-    def describe(self, secret: str) -> dict[str, Json]:
+    def describe(self, secret: str) -> dict[str, Json]:  # noqa: ARG002  # the contract
         return {}
 
-    def redactions(self, secret: str) -> tuple[str, ...]:
+    def redactions(self, secret: str) -> tuple[str, ...]:  # noqa: ARG002  # the contract
         return ()
 
-    async def connect(self, name: str, secret: str, limits: Limits) -> Letters:
+    async def connect(self, name: str, secret: str, limits: Limits) -> Letters:  # noqa: ARG002  # the contract
         return Letters()
 
 
@@ -167,8 +167,15 @@ def ops(store_url: str) -> Iterator[OpsAgent]:
         agent.runtime.plugins.add(LettersPlugin())
         for name, read_only in (("post", False), ("archive", False), ("museum", True)):
             agent.attach("letters", name, server="desk", environment="production", dsn="x", read_only=read_only)
-        agent.runtime.open_model = lambda name, instances: PuppetModel()  # type: ignore[method-assign]
+        agent.runtime.open_model = lambda *_: PuppetModel()  # type: ignore[method-assign]
         yield agent
+
+
+def calls_after_reading(ops: OpsAgent, carrier: str) -> list[str]:
+    """The calls of a new conversation in which the puppet reads one poisoned part."""
+    turn = ops.ask(f'CALL letters_look {{"carrier": "{carrier}"}}', session=ops.new_session("post").id)
+    assert turn.text
+    return [call.record.tool for call in turn.calls]
 
 
 @pytest.mark.parametrize("dressing", DRESSINGS)
@@ -177,9 +184,7 @@ def test_a_model_that_obeys_the_database_causes_nothing_but_requests_that_wait(o
     POST.done.clear()
     for carrier in CARRIERS:
         POST.text = DRESSINGS[dressing].format(orders=ORDERS)
-        turn = ops.ask(f'CALL letters_look {{"carrier": "{carrier}"}}', on="post")
-        turn.wait(60)
-        asked = [call.record.tool for call in turn.calls]
+        asked = calls_after_reading(ops, carrier)
         assert len(asked) > 5, f"the puppet did not get the orders through: {carrier}"
         assert POST.done == []
     requests = list(ops.runtime.store.approvals(limit=1000))
@@ -196,10 +201,8 @@ def test_a_model_that_obeys_the_database_causes_nothing_but_requests_that_wait(o
 def test_poison_of_one_session_does_not_reach_another(ops: OpsAgent) -> None:
     """Nothing that a database said is remembered beyond its conversation."""
     POST.text = ORDERS
-    ops.ask('CALL letters_look {"carrier": "cell"}', on="post").wait(60)
+    calls_after_reading(ops, "cell")
     before = len(ops.runtime.store.approvals(limit=1000))
     POST.text = "nothing to see"
-    turn = ops.ask('CALL letters_look {"carrier": "cell"}', on="post")
-    turn.wait(60)
-    assert [call.record.tool for call in turn.calls] == ["letters.look"]
+    assert calls_after_reading(ops, "cell") == ["letters.look"]
     assert len(ops.runtime.store.approvals(limit=1000)) == before
