@@ -359,7 +359,7 @@ class OpsAgent:
         chosen = self._session_for(on, session, model)
         record = TurnRecord(chosen)
         future = self.runtime.submit(self.runtime.say(chosen, text, self.actor, record, model))
-        turn = Turn(self, record, future, text)
+        turn = Turn(self, record, future, self.runtime.redactor.redact(text))
         return turn.wait(wait) if wait is not None else turn
 
     def _session_for(self, on: str, session: str, model: str) -> str:
@@ -383,7 +383,7 @@ class OpsAgent:
         """Go on with a conversation here; what was decided meanwhile is answered."""
         session = self.session(id)
         self._current = session.id
-        self.runtime.submit(self.runtime.conversation(session.id).resume(self.actor))
+        self.runtime.submit(self.runtime.go_on(session.id, self.actor))
         return session
 
     def close_session(self, id: str = "") -> Session:

@@ -146,7 +146,7 @@ class Link:
         if conversation.current is not None and conversation.current.state == "running":
             self._emit_turn(conversation.current)
         else:
-            await self._runtime.keep(conversation.resume(self._actor))
+            await self._runtime.keep(self._runtime.go_on(known.id, self._actor))
 
     def _emit_turn(self, turn: TurnRecord) -> None:
         self._emit(protocol.TurnEvent(session=turn.session, turn=turn.id, kind="started"))

@@ -15,6 +15,7 @@ from opsagent_jupyter.plugin import Connection, Limits
 from opsagent_jupyter.redaction import Redactor
 
 log = logging.getLogger("opsagent_jupyter")
+
 #: The field under which an instance's connection string is kept, encrypted.
 DSN = "dsn"
 

@@ -12,8 +12,9 @@ before it, and what may have run is ``unknown``.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
@@ -35,6 +36,7 @@ from opsagent_jupyter.errors import (
     OutcomeUnknown,
     PluginError,
     PreconditionChanged,
+    SecretInClear,
     StoreError,
     UnknownInstance,
 )
@@ -76,6 +78,9 @@ DECISIONS: dict[str, ApprovalState] = {
 
 #: Tries, with pauses of up to 5 s, to record an outcome in a store that is busy or full.
 SETTLE_ATTEMPTS = 60
+
+#: Levels of lists and objects in an argument that are recorded.
+NESTED = 20
 
 _GRANT_SEAL = object()
 
@@ -223,13 +228,11 @@ class Executor:
         except asyncio.CancelledError:
             await asyncio.shield(self._ended(call, Cancelled(), started))
             raise
-        took = _milliseconds(started)
+        took, result = _milliseconds(started), self._clean_result(result)
         await self._audit(
-            self._event(
-                "call.outcome", call, status="succeeded", summary=self._clean(result.summary), milliseconds=took
-            )
+            self._event("call.outcome", call, status="succeeded", summary=result.summary, milliseconds=took)
         )
-        return call.record("succeeded", summary=result.summary, result=result, milliseconds=took)
+        return self._record(call, "succeeded", summary=result.summary, result=result, milliseconds=took)
 
     async def _read(self, call: Prepared, grant: Grant) -> Result:
         if grant.call != call.ask.call:
@@ -256,7 +259,7 @@ class Executor:
     async def _ended(self, call: Prepared, error: OpsAgentError, started: float) -> CallRecord:
         """Audit and return the end of a call that did not succeed. Refusals of a plugin are refusals, not failures."""
         status: CallStatus = "failed"
-        if isinstance(error, CallRefused):
+        if isinstance(error, CallRefused | CredentialError):
             status = "refused"
         elif isinstance(error, Cancelled):
             status = "cancelled"
@@ -264,7 +267,7 @@ class Executor:
         await self._audit(
             self._event("call.outcome", call, status=status, summary=text, error_code=error.code, milliseconds=took)
         )
-        return call.record(status, summary=text, error_code=error.code, milliseconds=took)
+        return self._record(call, status, summary=text, error_code=error.code, milliseconds=took)
 
     async def _refused(self, ask: Ask, actor: Actor, error: OpsAgentError, call: Prepared | None = None) -> CallRecord:
         text = self._clean(str(error))
@@ -272,9 +275,9 @@ class Executor:
             type="call.refused",
             actor=actor,
             status="refused",
-            tool=call.tool.full_name if call else ask.tool[:200],
+            tool=call.tool.full_name if call else self._clean(ask.tool[:200]),
             risk=call.assessment.risk if call else None,
-            instance=ask.on[:200],
+            instance=self._clean(ask.on[:200]),
             server=call.instance.server if call else "",
             session=ask.session,
             call=ask.call,
@@ -286,12 +289,12 @@ class Executor:
         )
         await self._audit(event)
         if call:
-            return call.record("refused", summary=text, error_code=error.code)
+            return self._record(call, "refused", summary=text, error_code=error.code)
         return CallRecord(
             id=ask.call,
-            tool=ask.tool,
+            tool=self._clean(ask.tool[:200]),
             arguments=self._clean_values(ask.arguments),
-            instance=ask.on,
+            instance=self._clean(ask.on[:200]),
             risk=Risk.CRITICAL,
             status="refused",
             summary=text,
@@ -315,15 +318,17 @@ class Executor:
             return await self._dry_run(call, approval, started)
         event = self._approval_event("approval.pending", approval, call.actor, status="pending")
         await self._stored(self.store.add_approval, approval, event)
-        return call.record(
-            "waiting", approval=approval.id, summary=approval.plan.title, milliseconds=_milliseconds(started)
+        return self._record(
+            call, "waiting", approval=approval.id, summary=approval.plan.title, milliseconds=_milliseconds(started)
         )
 
     async def _planned(self, call: Prepared, verdict: Verdict) -> Prepared:
         """Add what would be done, as the database stands now, and the risk that comes out of it."""
+        self._require_no_secret(call.values)
         async with self.connections.use(call.instance) as connection:
             identity = await connection.identity()
             plan = await self._plan(call, connection)
+        self._require_no_secret(plan.model_dump(mode="json"))
         risk = highest(verdict.risk, plan.risk, call.assessment.risk)
         reasons = tuple(dict.fromkeys((*verdict.reasons, *plan.reasons)))
         # Planning may have found more than the arguments showed, so the policy judges again.
@@ -373,7 +378,9 @@ class Executor:
         try:
             return draft.model_copy(update={"digest": draft.computed_digest()})
         except ValueError:  # NaN, or half a surrogate pair: what cannot be written cannot be bound
-            raise CallRefused(f"{call.tool.full_name} was asked or planned with a value that JSON cannot hold.") from None
+            raise CallRefused(
+                f"{call.tool.full_name} was asked or planned with a value that JSON cannot hold."
+            ) from None
 
     async def _dry_run(self, call: Prepared, approval: Approval, started: float) -> CallRecord:
         plan = approval.plan
@@ -388,7 +395,7 @@ class Executor:
         result = Result(summary="\n".join(lines), figures={"plan": plan.model_dump(mode="json")})
         took = _milliseconds(started)
         await self._audit(self._event("call.outcome", call, status="succeeded", summary="dry run", milliseconds=took))
-        return call.record("succeeded", summary=result.summary, result=result, milliseconds=took)
+        return self._record(call, "succeeded", summary=result.summary, result=result, milliseconds=took)
 
     # -- deciding -------------------------------------------------------------------------------------------------
 
@@ -400,12 +407,7 @@ class Executor:
         if version is not None and version != approval.version and approval.state is not ApprovalState.PENDING:
             raise _late(approval)
         reason = self._clean(reason.strip())[:2000]
-        try:
-            self.policy.check_decision(approval, actor, decision, reason, setup=self.setup)
-        except ApprovalError as error:
-            event = self._approval_event("approval.denied", approval, actor, status="denied", reason=reason)
-            await self._audit(event.model_copy(update={"error_code": error.code, "summary": error.message}))
-            raise
+        await self._entitled(approval, actor, decision, reason, setup=self.setup)
         state, at = DECISIONS[decision], now()
         changes: dict[str, Any] = {"decided_by": actor, "decided_at": at, "reason": reason}
         if state is ApprovalState.APPROVED:
@@ -418,14 +420,24 @@ class Executor:
         event = self._approval_event(f"approval.{state}", approval, actor, status=str(state), reason=reason)
         return await self._stored(self.store.move, approval.id, state, event, **changes)
 
+    async def _entitled(self, approval: Approval, actor: Actor, decision: str, reason: str, *, setup: str) -> None:
+        """Raise, and audit, unless the policy lets this actor take this decision."""
+        try:
+            self.policy.check_decision(approval, actor, decision, reason, setup=setup)
+        except ApprovalError as error:
+            event = self._approval_event("approval.denied", approval, actor, status="denied", reason=reason)
+            await self._audit(event.model_copy(update={"error_code": error.code, "summary": error.message}))
+            raise
+
     async def resolve(self, id: str, state: Literal["succeeded", "failed"], actor: Actor, reason: str) -> Approval:
         """Record what a person found out about an unknown outcome; a reason is required."""
         approval = await self._stored(self.store.approval, id)
         if approval.state is not ApprovalState.UNKNOWN:  # what still runs is told by its host, not by a person
             raise _late(approval)
         critical = approval.model_copy(update={"risk": Risk.CRITICAL})
-        self.policy.check_decision(critical, actor, "approve", reason, setup="personal")
-        effect = Effect(state=state, summary=f"{actor.name} recorded: {self._clean(reason.strip())[:2000]}")
+        reason = self._clean(reason.strip())[:2000]
+        await self._entitled(critical, actor, "approve", reason, setup="personal")
+        effect = Effect(state=state, summary=f"{actor.name} recorded: {reason}")
         return await self._settle(approval, effect, actor, reason=reason)
 
     # -- running what was approved --------------------------------------------------------------------------------
@@ -571,6 +583,7 @@ class Executor:
             return Effect(state="failed", summary=self._clean(str(error)), error_code=error.code)
         except asyncio.CancelledError:
             return Effect(state="failed", summary="It was cancelled; it only reads.", error_code=Cancelled.code)
+        found = self._clean_result(found)
         return Effect(state="succeeded", summary=found.summary, result=found)
 
     async def _settle(
@@ -732,19 +745,37 @@ class Executor:
             setup=self.setup,
         )
 
+    def _record(self, call: Prepared, status: CallStatus, **more: Any) -> CallRecord:
+        """The caller's view of a call: it is shown, stored and read by models, so its arguments are without secrets."""
+        return call.record(status, arguments=self._clean_values(call.values), **more)
+
+    def _require_no_secret(self, values: dict[str, Json]) -> None:
+        """Raise for what a request would keep in clear: it is run to the letter, so nothing in it can be struck out."""
+        if struck(values, self._clean) != values:
+            raise SecretInClear(
+                "This call holds what looks like a password, a key or a token, and a request keeps its arguments.",
+                hint="Leave that value out; in a statement write $1 in its place, or give the query id.",
+            )
+
+    def _clean_result(self, result: Result) -> Result:
+        """A result without secrets: a database's statements and names can hold some."""
+        return Result.model_validate(struck(result.model_dump(), self._clean))
+
     def _clean(self, text: str) -> str:
         return self.connections.redact(text)
 
     def _clean_values(self, values: dict[str, Any]) -> dict[str, Json]:
         return {str(key)[:100]: self._clean_value(value) for key, value in values.items()}
 
-    def _clean_value(self, value: Any) -> Json:
-        if isinstance(value, bool | int | None):
+    def _clean_value(self, value: Any, depth: int = 0) -> Json:
+        if isinstance(value, bool | int | None) or (isinstance(value, float) and math.isfinite(value)):
             return value
+        if depth > NESTED and isinstance(value, list | tuple | dict):
+            return "(nested too deep)"
         if isinstance(value, list | tuple):
-            return [self._clean_value(item) for item in value]
+            return [self._clean_value(item, depth + 1) for item in value]
         if isinstance(value, dict):
-            return {str(key): self._clean_value(item) for key, item in value.items()}
+            return {self._clean(str(key))[:1000]: self._clean_value(item, depth + 1) for key, item in value.items()}
         return self._clean(str(value))[:20_000]
 
     def _clean_effect(self, effect: Effect) -> Effect:
@@ -755,6 +786,17 @@ class Executor:
         except ValueError:  # NaN among the figures must not cost the outcome
             return Effect(state=cleaned.state, summary=cleaned.summary, error_code=cleaned.error_code, residue=residue)
         return cleaned
+
+
+def struck(value: Any, redact: Callable[[str], str]) -> Any:
+    """A JSON-shaped value with every text in it redacted."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {redact(key): struck(item, redact) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [struck(item, redact) for item in value]
+    return value
 
 
 def record_of(approval: Approval) -> CallRecord:

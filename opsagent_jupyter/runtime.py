@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import threading
+import traceback
 import weakref
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -21,7 +22,13 @@ from opsagent_jupyter import protocol
 from opsagent_jupyter.config import CLAIMS, Settings
 from opsagent_jupyter.connections import DSN, LiveConnections
 from opsagent_jupyter.credentials import Secret, Vault, open_vault
-from opsagent_jupyter.errors import ConfigError, DeadlineExceeded, ExecutionError, OpsAgentError, StoreError
+from opsagent_jupyter.errors import (
+    ConfigError,
+    DeadlineExceeded,
+    ExecutionError,
+    OpsAgentError,
+    StoreError,
+)
 from opsagent_jupyter.executor import Ask, Executor
 from opsagent_jupyter.lifecycle import ApprovalState
 from opsagent_jupyter.models import (
@@ -85,6 +92,7 @@ class Runtime:
         self._conversations: dict[str, Conversation] = {}
         self._asked_here: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._waited_for: set[concurrent.futures.Future[Any]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="opsagent", daemon=True)
         self._closed = False
@@ -106,7 +114,10 @@ class Runtime:
         if self._closed:
             work.close()
             raise ConfigError("This OpsAgent is closed.", hint="Make a new one: OpsAgent().")
-        return asyncio.run_coroutine_threadsafe(self._known(work), self._loop)
+        future = asyncio.run_coroutine_threadsafe(self._known(work), self._loop)
+        self._waited_for.add(future)
+        future.add_done_callback(self._waited_for.discard)
+        return future
 
     async def _known(self, work: Coroutine[Any, Any, T]) -> T:
         """Do work that is cancelled, and waited for, when the runtime closes."""
@@ -120,6 +131,9 @@ class Runtime:
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run work on the loop and wait; an interrupt of the waiting thread cancels the work, in the database too."""
+        if threading.current_thread() is self._thread:  # waiting for itself would be waiting for ever
+            work.close()
+            raise ConfigError("OpsAgent was called from its own thread.", hint="Call it from another thread.")
         future = self.submit(work)
         try:
             return future.result()
@@ -132,9 +146,10 @@ class Runtime:
         self.store.heartbeat(self.host)
         head = self.store.feed_head()
         self.submit(self.keep(self._watch(head)))
-        self.submit(self.keep(self._beat()))
+        self.submit(self.keep(self._regularly(self._beat)))
         if self.executes:
             self.submit(self.keep(self._pick_up()))
+            self.submit(self.keep(self._regularly(self._sweep)))
         _living.add(self)
 
     async def keep(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -147,12 +162,16 @@ class Runtime:
         """End in order: stop the tasks, close the connections, forget the host."""
         if self._closed:
             return
+        if threading.current_thread() is self._thread:
+            raise ConfigError("OpsAgent was closed from its own thread.", hint="Close it from another thread.")
         self._closed = True
         self.executes = False
         if self.host.kind != "kernel":  # a kernel is killed seconds later: there a statement is cancelled in order
             asyncio.run_coroutine_threadsafe(self.executor.drain(), self._loop).result()
         with suppress(concurrent.futures.TimeoutError, OpsAgentError, concurrent.futures.CancelledError):
             asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result(timeout=15)
+        for future in list(self._waited_for):
+            future.cancel()  # its work will not end any more: whoever waits for it would wait for ever
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)
         if not self._loop.is_running():
@@ -195,8 +214,8 @@ class Runtime:
         while True:
             try:
                 async for entry in self.store.watch(after):
-                    after = entry.seq
                     await self._seen(entry)
+                    after = entry.seq
             except StoreError as error:
                 log.warning("the store cannot be watched, trying again: %s", error.message)
                 await asyncio.sleep(1)
@@ -208,6 +227,8 @@ class Runtime:
             elif entry.topic == "message" and self._listeners:
                 await self._message_appended(entry)
         except OpsAgentError as error:
+            if isinstance(error, StoreError) and error.retryable:
+                raise  # it is read again: a change that is passed over would never be acted on
             log.warning("change %s (%s) could not be shown: %s", entry.seq, entry.topic, error.message)
         except Exception:  # one bad change must not end the watch
             log.exception("change %s (%s) could not be shown", entry.seq, entry.topic)
@@ -238,10 +259,21 @@ class Runtime:
             log.warning("approved request %s cannot be run here: %s", approval.id[:8], error.message)
 
     async def _go_on(self, approval: Approval) -> None:
-        conversation = self._conversations.get(approval.session)
-        if conversation is not None:
-            with suppress(OpsAgentError):
-                await conversation.resume(approval.requester.model_copy(update={"agent": False}))
+        if approval.session in self._conversations:
+            await self.go_on(approval.session, approval.requester.model_copy(update={"agent": False}))
+
+    async def go_on(self, session: str, actor: Actor) -> None:
+        """Go on with a session after decisions. While another host works on it, or has died while it did, that is asked
+        again until the answer is told."""
+        while True:
+            try:
+                await self.conversation(session).resume(actor)
+                return
+            except OpsAgentError as error:
+                log.info("session %s does not go on now: %s", session[:8], error.message)
+                if not error.retryable:
+                    return
+            await asyncio.sleep(self.settings.lease_seconds / 3)
 
     async def _pick_up(self) -> None:
         """At start: take what was approved while nobody could run it."""
@@ -249,18 +281,26 @@ class Runtime:
             for approval in await asyncio.to_thread(self.store.approvals, states=(ApprovalState.APPROVED,)):
                 await self.keep(self._execute(approval))
 
-    async def _beat(self) -> None:
-        lease = self.settings.lease_seconds
+    async def _regularly(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do work three times a lease for ever. Two kinds of work do not share a turn: a probe of a database that does
+        not answer must not keep this host's sign of life back."""
         while True:
             try:
-                host = self.host.model_copy(update={"seen_at": now()})
-                await asyncio.to_thread(self.store.heartbeat, host)
-                if self.executes:
-                    await self.executor.sweep(timedelta(seconds=lease))
-                    await self._pick_up()
+                await work()
             except OpsAgentError as error:
-                log.warning("the store does not take the heartbeat: %s", error.message)
-            await asyncio.sleep(lease / 3)
+                log.warning("the store does not take what this host tells it: %s", error.message)
+            except Exception as error:  # noqa: BLE001  # what fails once must not end for ever; its text may hold a secret
+                frames = "".join(traceback.format_tb(error.__traceback__))
+                log.error("a regular task of this host failed (%s)\n%s", type(error).__name__, frames)  # noqa: TRY400
+            await asyncio.sleep(self.settings.lease_seconds / 3)
+
+    async def _beat(self) -> None:
+        await asyncio.to_thread(self.store.heartbeat, self.host.model_copy(update={"seen_at": now()}))
+
+    async def _sweep(self) -> None:
+        if self.executes:
+            await self.executor.sweep(timedelta(seconds=self.settings.lease_seconds))
+            await self._pick_up()
 
     # -- instances ------------------------------------------------------------------------------------------------
 

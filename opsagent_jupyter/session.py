@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from opsagent_jupyter import protocol
 from opsagent_jupyter.contracts import Plugins, Store
 from opsagent_jupyter.errors import OpsAgentError, SessionBusy, SessionClosed
-from opsagent_jupyter.executor import Ask, Executor, record_of
+from opsagent_jupyter.executor import Ask, Executor, record_of, struck
 from opsagent_jupyter.lifecycle import DECIDED, OPEN, ApprovalState
 from opsagent_jupyter.models import Actor, Approval, CallRecord, Instance, Message, Risk, Session, new_id
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Publish = Callable[[protocol.Event], None]
-#: Opens the language model of a session: (model name, instances) -> chat model.
 log = logging.getLogger("opsagent_jupyter")
+#: Opens the language model of a session: (model name, instances) -> chat model.
 OpenModel = Callable[[str, Sequence[Instance]], Any]
 
 TurnState = Literal["running", "finished", "parked", "failed", "cancelled"]
@@ -73,7 +74,7 @@ class Conversation:
 
     async def say(self, text: str, actor: Actor, turn: TurnRecord, model: str = "") -> TurnRecord:
         """Run one turn for a new message; it ends finished, parked on an approval, failed or cancelled."""
-        return await self._turn(turn, actor, text, model)
+        return await self._turn(turn, actor, self._redact(text), model)  # it is kept, and read by the model
 
     async def resume(self, actor: Actor, turn: TurnRecord | None = None) -> TurnRecord | None:
         """Go on after decisions, when nothing is waiting any more; None when there is nothing to go on with."""
@@ -126,8 +127,9 @@ class Conversation:
         except OpsAgentError as error:
             await self._keep_partial(turn, session.model)
             self._failed(turn, error)
-        except Exception as error:
-            log.exception("a turn failed inside")
+        except Exception as error:  # noqa: BLE001  # a bug must end the turn, not leave it running
+            frames = "".join(traceback.format_tb(error.__traceback__))  # where, but not the text: it may hold a secret
+            log.error("a turn failed inside (%s)\n%s", type(error).__name__, frames)  # noqa: TRY400
             self._failed(turn, OpsAgentError(f"OpsAgent failed inside ({type(error).__name__}); the log says where."))
 
     async def _opened(self, text: str | None, model: str) -> Session:
@@ -188,7 +190,8 @@ class Conversation:
                 await self._append(turn, role="tool", text=text, call=call_id, calls=(known,) if known else ())
             case loop.Parked():
                 turn.state = "parked"
-                self._event(turn, "parked", text=turn.text.strip())
+                turn.text = turn.text.strip()
+                self._event(turn, "parked", text=turn.text)
             case loop.Finished():
                 turn.state = "finished"
                 turn.text = turn.text.strip()
@@ -249,7 +252,12 @@ class Conversation:
 
     # -- writing and telling --------------------------------------------------------------------------------------
 
+    def _redact(self, text: str) -> str:
+        return self._executor.connections.redact(text)
+
     async def _append(self, turn: TurnRecord, **fields: Any) -> Message:
+        if fields["role"] != "tool":  # what a tool answers is clean already, and has a form to keep
+            fields["text"] = self._redact(fields["text"])
         message = Message(session=self.id, seq=0, turn=turn.id, **fields)
         return await self._stored(self._store.append, message)
 
@@ -270,7 +278,7 @@ class Conversation:
             risk = self._plugins.tool(request.tool).risk
         except OpsAgentError:
             risk = Risk.CRITICAL
-        arguments = dict(request.arguments)
+        arguments = struck(dict(request.arguments), self._redact)
         return CallRecord(
             id=request.id, tool=request.tool, arguments=arguments, instance=request.on, risk=risk, status="running"
         )

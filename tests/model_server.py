@@ -1,4 +1,4 @@
-"""Model servers on the loopback that speak OpenAI's and Ollama's streaming protocols, and break on demand."""
+"""Model servers on the loopback that speak the streaming protocols of OpenAI, Anthropic and Ollama, and break on demand."""
 
 from __future__ import annotations
 
@@ -71,6 +71,29 @@ def ollama_pieces(turn: Turn, model: str) -> Iterator[bytes]:
     yield piece({}, done=True, done_reason="stop", eval_count=3, prompt_eval_count=5)
 
 
+def anthropic_pieces(turn: Turn, model: str) -> Iterator[bytes]:
+    def piece(kind: str, **more: Any) -> bytes:
+        return f"event: {kind}\ndata: {json.dumps({'type': kind, **more})}\n\n".encode()
+
+    usage = {"input_tokens": 5, "output_tokens": 1}
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [], "usage": usage}
+    yield piece("message_start", message={**message, "stop_reason": None, "stop_sequence": None})
+    if turn.text:
+        yield piece("content_block_start", index=0, content_block={"type": "text", "text": ""})
+        for word in turn.text.split():
+            yield piece("content_block_delta", index=0, delta={"type": "text_delta", "text": f"{word} "})
+        yield piece("content_block_stop", index=0)
+    for place, (name, arguments) in enumerate(turn.calls, int(bool(turn.text))):
+        block = {"type": "tool_use", "id": "toolu_1", "name": name, "input": {}}
+        yield piece("content_block_start", index=place, content_block=block)
+        for half in (arguments[: len(arguments) // 2], arguments[len(arguments) // 2 :]):
+            yield piece("content_block_delta", index=place, delta={"type": "input_json_delta", "partial_json": half})
+        yield piece("content_block_stop", index=place)
+    end = {"stop_reason": "tool_use" if turn.calls else "end_turn", "stop_sequence": None}
+    yield piece("message_delta", delta=end, usage={"output_tokens": 9})
+    yield piece("message_stop")
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Any
@@ -99,7 +122,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _stream(self, turn: Turn, model: str) -> None:
         ollama = self.path.startswith("/api/")
-        pieces = ollama_pieces(turn, model) if ollama else openai_pieces(turn, model)
+        other = anthropic_pieces if self.path.endswith("/messages") else openai_pieces
+        pieces = ollama_pieces(turn, model) if ollama else other(turn, model)
         self.send_response(200)
         self.send_header("content-type", "application/x-ndjson" if ollama else "text/event-stream")
         self.send_header("connection", "close")

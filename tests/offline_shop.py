@@ -64,6 +64,7 @@ class Talk:
         self.requests: list[loop.ToolRequest] = []
         self.waiting: dict[str, loop.ToolRequest] = {}
         self.events: list[loop.AgentEvent] = []
+        self.unreadable: Exception | None = None
 
     def say(self, text: str) -> str:
         """A person writes; what the model says to it, up to the end of the turn."""
@@ -82,6 +83,8 @@ class Talk:
         return asyncio.run(self._turn())
 
     async def _catalogs(self) -> dict[str, Catalog]:
+        if self.unreadable:
+            raise self.unreadable
         return self.catalogs
 
     async def _turn(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +71,7 @@ async def run(
     dispatch: Dispatch,
     limits: TurnLimits = TurnLimits(),
     caps: Caps = DEFAULT_CAPS,
-) -> AsyncIterator[AgentEvent]:
+) -> AsyncGenerator[AgentEvent, None]:
     """Run one turn and yield what happens; the last event is ``Parked``, ``Finished`` or ``Failed``.
 
     Cancelling the reader cancels the turn and the call it is in; what was said until then, and is in no ``Said``, are
@@ -176,7 +176,9 @@ class Gate(AgentMiddleware[Any, Any, Any]):
         self.listener.forget()
         try:
             response = await handler(request)
-        except Exception as error:  # noqa: BLE001  foreign code: whatever it raises, the model did not answer
+        except Exception as error:  # foreign code: whatever it raises, the model did not answer
+            if isinstance(request.model, OfflineModel):
+                raise  # our own code: a bug in it is a bug
             raise explained(error, request.model) from None
         message = response.result[-1]
         if not isinstance(message, AIMessage):

@@ -15,7 +15,7 @@ from functools import cached_property
 
 from rapidfuzz import fuzz
 
-from opsagent_jupyter.agent.slots import Filler, Filling, Names, choices
+from opsagent_jupyter.agent.slots import Filler, Filling, Names, choices, properties
 from opsagent_jupyter.agent.wording import (
     CHANGING,
     IDIOMS,
@@ -234,7 +234,7 @@ def _ordered(profile: Profile, head: str, said: set[str], *, named: bool) -> boo
 
 def _modes(tool: Tool) -> set[str]:
     """Ways in which a tool can act, by which it can be commanded too: "cancel" of terminate and cancel."""
-    parts = tool.schema().get("properties", {}).values()
+    parts = properties(tool.arguments).values()
     return {str(choice) for part in parts for choice in choices(part)} & CHANGING
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
+from pydantic import BaseModel
 from rapidfuzz import fuzz, process
 
 from opsagent_jupyter.agent.wording import POLITE, STOP, Wording, means_verb, stem, tokens, word_set
@@ -54,10 +55,16 @@ class Names:
         found = process.extract(word.lower(), spelled.keys(), scorer=fuzz.ratio, limit=limit * 2, score_cutoff=cutoff)
         return list(dict.fromkeys(spelled[name] for name, _, _ in found))[:limit]
 
+    @cached_property
+    def _meant(self) -> dict[tuple[str, str], str]:
+        return {}
+
     def meant(self, kind: str, word: str) -> str:
         """The one name that a mistyped word must mean; empty when it is not certain enough to read with."""
-        near = self.near(kind, word, 1, 88) if len(word) > 4 and word not in STOP else []
-        return near[0] if near else ""
+        if (kind, word) not in self._meant:
+            near = self.near(kind, word, 1, 88) if len(word) > 4 and word not in STOP else []
+            self._meant[kind, word] = near[0] if near else ""
+        return self._meant[kind, word]
 
     def columns(self, table: str) -> tuple[str, ...]:
         """The columns of a table, however it is qualified."""
@@ -127,7 +134,7 @@ class Filler:
         self._language = language
         self._used: set[str] = set()
         self._known = frozenset(known)
-        self._schema = tool.schema().get("properties", {})
+        self._schema = properties(tool.arguments)
 
     def fill(self) -> Filling:
         """Find what the request says about each argument."""
@@ -351,6 +358,13 @@ CLAUSES = {
     "where": re.compile(r"\bwhere\s+(.+?)\s*;?\s*$", re.IGNORECASE | re.DOTALL),
     "include": re.compile(r"\binclude\s*\(([^()]*)\)", re.IGNORECASE),
 }
+
+
+@lru_cache(maxsize=512)
+def properties(arguments: type[BaseModel]) -> Mapping[str, Any]:
+    """The JSON schema of each argument."""
+    found: Mapping[str, Any] = arguments.model_json_schema().get("properties", {})
+    return found
 
 
 def choices(schema: Mapping[str, Any]) -> Sequence[Any]:

@@ -62,13 +62,19 @@ class World:
         plugins = {tool.plugin for tool in self.tools}
         return {plugin: Router([tool for tool in self.tools if tool.plugin == plugin]) for plugin in plugins}
 
+    @cached_property
+    def _names(self) -> dict[str, Names]:
+        return {}
+
     def router(self, plugin: str) -> Router:
         """The router over one plugin's tools."""
         return self._routers.get(plugin) or Router(())
 
     def names(self, instance: str) -> Names:
         """The names in one database; none when it did not tell."""
-        return Names(self.catalogs.get(instance) or Catalog())
+        if instance not in self._names:
+            self._names[instance] = Names(self.catalogs.get(instance) or Catalog())
+        return self._names[instance]
 
     def tool(self, name: str, on: str = "") -> Tool | None:
         """A tool by its full name, by its name for models, or by its short name in the plugin of a database."""

@@ -11,13 +11,12 @@ from sqlalchemy import Connection, inspect, text
 from opsagent_jupyter.errors import SchemaOutdated, SchemaTooNew, StoreCorrupt
 from opsagent_jupyter.models import now
 from opsagent_jupyter.stores.storage import Storage
-from opsagent_jupyter.stores.tables import metadata
+from opsagent_jupyter.stores.tables import VERSION_TABLE, metadata
 
 #: All revisions of the schema, oldest first. Kept here so that opening a current store need not load Alembic.
 REVISIONS = ["0001"]
 #: Where the steps are: a folder, or ``package:folder``.
 STEPS = "opsagent_jupyter.stores:migrations"
-VERSION_TABLE = "opsagent_version"
 
 
 def version(connection: Connection) -> str:

@@ -26,6 +26,7 @@ from opsagent_jupyter.errors import (
     StoreUnavailable,
 )
 from opsagent_jupyter.stores.storage import closed_on_error, refuse_closed, seam, survive_fork
+from opsagent_jupyter.stores.tables import VERSION_TABLE
 from opsagent_jupyter.stores.turns import Turns
 
 #: Seconds between two looks at ``PRAGMA data_version``: 24 ms until a change is seen, 0.3 % of a core.
@@ -170,7 +171,7 @@ class SqliteFile:
     def _choose_journal(self, cursor: sqlite3.Cursor) -> None:
         """A new file gets WAL where that is safe. A file once taken out of WAL stays out: another Python of this
         machine may have the SQLite with the bug, and it follows the mode that it finds in the file."""
-        if self.journal_mode == "wal":
+        if self.journal_mode == "wal" or _is_foreign(cursor):
             return
         current = cursor.execute("PRAGMA journal_mode").fetchall()[0][0]
         empty = cursor.execute("PRAGMA page_count").fetchall()[0][0] == 0
@@ -258,6 +259,12 @@ class SqliteFile:
     def close(self) -> None:
         self._closed = True
         self._engine.dispose()
+
+
+def _is_foreign(cursor: sqlite3.Cursor) -> bool:
+    """True for a database of somebody else, of which nothing may be changed, its journal mode neither."""
+    tables = {name for (name,) in cursor.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()}
+    return bool(tables) and VERSION_TABLE not in tables
 
 
 def _begin(connection: Connection) -> None:

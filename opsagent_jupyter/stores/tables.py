@@ -71,6 +71,9 @@ class Moment(TypeDecorator[datetime]):
 #: 64 bits on both: SQLite wants the plain word to use it as the row's own number.
 Number = BigInteger().with_variant(Integer, "sqlite")
 
+#: Alembic's own, under a name by which a store is recognised.
+VERSION_TABLE = "opsagent_version"
+
 metadata = MetaData(
     naming_convention={
         "pk": "%(table_name)s_pkey",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from opsagent_jupyter.errors import ConfigError, StoreLocked
+from opsagent_jupyter.errors import ConfigError, StoreCorrupt, StoreLocked
 from opsagent_jupyter.stores import sqlite
 from opsagent_jupyter.stores.sqlite import NETWORK, filesystem_of, wal_is_safe
 from opsagent_jupyter.stores.store import open_store
@@ -97,6 +97,19 @@ def test_an_affected_sqlite_does_not_join_a_wal_store_in_use(url: str, monkeypat
         with pytest.raises(StoreLocked, match=r"journal mode wal|locked") as caught:
             open_store(url, lock_timeout=0.2)
         assert caught.value.hint
+
+
+def test_the_database_of_another_program_is_not_changed(file: Path, url: str) -> None:
+    """A wrong URL costs nothing: neither its tables nor its journal mode are touched."""
+    file.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(file)) as theirs:
+        theirs.execute("PRAGMA journal_mode = wal")
+        theirs.execute("CREATE TABLE notes (text)")
+    content = file.read_bytes()
+    for opener in (open_wal_store, open_journal_store):
+        with pytest.raises(StoreCorrupt, match="notes"):
+            opener(url)
+    assert file.read_bytes() == content
 
 
 @pytest.mark.usefixtures("open_umask")

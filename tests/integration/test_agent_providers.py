@@ -1,4 +1,4 @@
-"""The turn through real provider clients: OpenAI's and Ollama's wire protocols, and every way in which they break."""
+"""The turn through real provider clients: the wire protocols of OpenAI, Anthropic and Ollama, and how they break."""
 
 from __future__ import annotations
 
@@ -60,6 +60,8 @@ class Gate:
 def opened(server: Server, provider: str) -> Any:
     if provider == "openai":
         return open_model("openai:gpt-test", base_url=f"{server.url}/v1", api_key=KEY)
+    if provider == "anthropic":
+        return open_model("anthropic:claude-test", base_url=server.url, api_key=KEY)
     return open_model("ollama:qwen-test", base_url=server.url)
 
 
@@ -86,16 +88,18 @@ async def closed(model: Any) -> None:
     """End a client's connections before its event loop ends."""
     if hasattr(model, "root_async_client"):
         await model.root_async_client.close()
+    elif model._llm_type.startswith("anthropic"):
+        await model._async_client.close()
     else:
         await model._async_client._client.aclose()
 
 
-both = pytest.mark.parametrize("provider", ["openai", "ollama"])
+each = pytest.mark.parametrize("provider", ["openai", "anthropic", "ollama"])
 LOOK = ("postgresql_list_indexes", '{"table": "orders"}')
 CHANGE = ("postgresql_create_index", '{"table": "orders", "columns": ["customer_id"]}')
 
 
-@both
+@each
 def test_a_call_an_answer_and_the_text_travel_over_the_wire(provider: str) -> None:
     """Tools are declared, the split arguments arrive whole, the result goes back, the answer streams."""
     gate = Gate()
@@ -107,14 +111,14 @@ def test_a_call_an_answer_and_the_text_travel_over_the_wire(provider: str) -> No
     assert isinstance(events[-1], loop.Finished)
     assert events[-1].text.strip() == "Two indexes there."
     assert sum(isinstance(event, loop.TextDelta) for event in events) >= 3
-    declared = {entry["function"]["name"] for entry in server.requests[0]["tools"]}
+    declared = {entry.get("function", entry)["name"] for entry in server.requests[0]["tools"]}
     assert declared == {"postgresql_list_indexes", "postgresql_create_index"}
     told = server.requests[1]["messages"][-1]
-    assert told["role"] == "tool"
-    assert "orders has two indexes" in told["content"]
+    assert told["role"] == ("user" if provider == "anthropic" else "tool")
+    assert "orders has two indexes" in str(told["content"])
 
 
-@both
+@each
 def test_a_change_parks_and_a_new_process_resumes_it_from_the_transcript(provider: str) -> None:
     """What the second server reads is a valid history: question, call, outcome."""
     gate = Gate()
@@ -140,8 +144,10 @@ def test_a_change_parks_and_a_new_process_resumes_it_from_the_transcript(provide
         events = turn(opened(server, provider), Gate(), transcript=transcript)
     assert isinstance(events[-1], loop.Finished)
     roles = [message["role"] for message in server.requests[0]["messages"]]
-    assert roles == ["system", "user", "assistant", "tool"]
-    assert "index orders_customer_id_idx is valid" in server.requests[0]["messages"][-1]["content"]
+    assert roles == (
+        ["user", "assistant", "user"] if provider == "anthropic" else ["system", "user", "assistant", "tool"]
+    )
+    assert "index orders_customer_id_idx is valid" in str(server.requests[0]["messages"][-1]["content"])
 
 
 def test_an_openai_stream_that_ends_early_makes_no_call() -> None:
@@ -152,6 +158,16 @@ def test_an_openai_stream_that_ends_early_makes_no_call() -> None:
             events = turn(opened(server, "openai"), gate)
         assert gate.requests == [], pieces
         assert isinstance(events[-1], loop.Finished), pieces
+
+
+def test_an_anthropic_stream_that_ends_early_makes_no_call() -> None:
+    """Half of the arguments, all of them without the end, and the end without its mark."""
+    for pieces in (3, 4, 5):
+        gate = Gate()
+        with serving(Turn(calls=(LOOK,), stops_after=pieces), Turn("Once more?")) as server:
+            events = turn(opened(server, "anthropic"), gate)
+        assert gate.requests == [], pieces
+        assert isinstance(events[-1], loop.Finished | loop.Failed), pieces
 
 
 def test_an_ollama_stream_that_ends_early_makes_no_call() -> None:
@@ -187,7 +203,7 @@ FAULTS = {
 }
 
 
-@both
+@each
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_fault_of_a_provider_ends_the_turn_in_plain_words_without_the_key(provider: str, fault: str) -> None:
     """A stable code, a sentence, a hint; no traceback, no key, nothing run."""
@@ -203,7 +219,7 @@ def test_every_fault_of_a_provider_ends_the_turn_in_plain_words_without_the_key(
     assert gate.requests == []
 
 
-@both
+@each
 def test_a_server_that_is_not_there_is_unavailable(provider: str) -> None:
     """Nothing listens on that port any more."""
     with serving(Turn("gone")) as server:
@@ -212,11 +228,11 @@ def test_a_server_that_is_not_there_is_unavailable(provider: str) -> None:
     assert events[-1].error.code == "model.unavailable"  # type: ignore[union-attr]
 
 
-@both
+@each
 def test_the_model_never_gets_the_key_in_its_words_and_the_client_sends_it_only_as_a_header(provider: str) -> None:
     """Neither prompt nor transcript holds it."""
     with serving(Turn("Fine.")) as server:
         turn(opened(server, provider), Gate())
     assert KEY not in json.dumps(server.requests)
-    if provider == "openai":
-        assert server.headers[0]["authorization"] == f"Bearer {KEY}"
+    sent = [name for name, value in server.headers[0].items() if KEY in value]
+    assert len(sent) == (0 if provider == "ollama" else 1), sent

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Sequence
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Annotated, Any, Literal
 
 import httpx
@@ -505,14 +510,51 @@ def test_what_is_said_is_stored_before_its_calls_are_made() -> None:
     assert order == ["stored", "call", "stored", "stored"]
 
 
-def test_nothing_is_traced_whatever_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A person who traces their own work does not send their databases along."""
-    monkeypatch.setenv("LANGSMITH_TRACING", "true")
-    monkeypatch.setenv("LANGSMITH_API_KEY", "not-a-key")
-    posted: list[Any] = []
-    monkeypatch.setattr("langsmith.client.Client.create_run", lambda *run, **more: posted.append((run, more)))
-    turn(ScriptedModel(Line(calls=(("postgresql_list_indexes", {}),)), Line("done")), Recorder())
-    assert posted == []
+TRACED = """
+import asyncio
+from opsagent_jupyter.agent import loop
+from opsagent_jupyter.models import Message
+from opsagent_jupyter.testing.models import Line, ScriptedModel
+
+async def main():
+    said = [Message(session="s", seq=1, role="user", text="a secret question")]
+    events = loop.run(model=ScriptedModel(Line("fine")), tools=(), instances=(), focus="", transcript=said, dispatch=None)
+    print([type(event).__name__ async for event in events][-1])
+
+asyncio.run(main())
+"""
+
+
+def test_nothing_is_traced_whatever_the_environment_says() -> None:
+    """A person who traces their own work to a service does not send their databases along."""
+    reached: list[str] = []
+
+    class Service(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            reached.append(self.path)
+            self.send_error(404)
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Service) as service:
+        thread = threading.Thread(target=service.serve_forever, daemon=True)
+        thread.start()
+        traced = {
+            "LANGSMITH_TRACING": "true",
+            "LANGSMITH_API_KEY": "not-a-key",
+            "LANGSMITH_ENDPOINT": f"http://127.0.0.1:{service.server_port}",
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", TRACED], env={**os.environ, **traced}, capture_output=True, text=True, check=True
+        )
+        service.shutdown()
+        thread.join(5)
+    assert done.stdout.strip() == "Finished"
+    assert reached == []
 
 
 def test_the_prompt_names_the_databases_and_never_a_connection() -> None:

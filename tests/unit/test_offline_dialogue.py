@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from opsagent_jupyter.agent import loop
+from opsagent_jupyter.errors import TargetUnreachable
 from opsagent_jupyter.models import Catalog, Effect, Instance, Result, Suggestion, Table
 from tests.offline_shop import Talk, asked, calls, shop_catalog, shop_world
 
@@ -359,6 +360,24 @@ def test_a_late_outcome_is_told_when_it_comes() -> None:
     text = talk.decide("succeeded", "gone", Effect(state="succeeded", summary="customers_region_unused is gone"))
     assert "customers_region_unused is gone" in text
     assert [name for name, _ in talk.called] == ["drop_index", "get_table_stats"]
+
+
+# -- when something is wrong
+
+
+def test_names_that_cannot_be_read_do_not_keep_it_from_answering() -> None:
+    """Looks still work; a change needs nothing but the person's words."""
+    talk = Talk()
+    talk.unreadable = TargetUnreachable()
+    assert "found nothing special" in talk.say("show me slow queries")
+
+
+def test_a_bug_of_its_own_is_not_passed_off_as_a_model_that_does_not_answer() -> None:
+    """It reaches the host, which logs it."""
+    talk = Talk()
+    talk.unreadable = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        talk.say("show me slow queries")
 
 
 # -- text from a database
