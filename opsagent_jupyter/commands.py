@@ -66,7 +66,11 @@ def wait_option(function: Any) -> Any:
     )(function)
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="A %%opsagent cell is a question. With --vars in front, {name} stands for your variable of that name.",
+)
 @click.pass_context
 def words(context: click.Context) -> Any:
     """Diagnose and fix databases; what changes something waits for a person."""

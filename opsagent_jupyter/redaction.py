@@ -45,11 +45,14 @@ _ISSUED = (
     r"|aiza[\w-]{30,}|hf_\w{20,}|eyj[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
 )
 
+#: How the names of keys above end: texts about a primary key or orders_pkey are many, and need no closer look.
+_KEY_ENDS = tuple(f"{letter}{between}key" for letter in "ishetndr" for between in ("", "_", "-"))
+
 #: Texts of which one must occur, and an expression whose last group is the secret, all of it when there is none.
 _EXPRESSIONS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("://",), r"""://[^\s:/?#@"'<>]*:([^\s"'<>]{1,1000})@"""),
     (
-        ("pass", "pwd", "secret", "token", "credential", "key"),
+        ("pass", "pwd", "secret", "token", "credential", *_KEY_ENDS),
         rf"""{_ASSIGNED}(?:(?:e|u&)?(?:{_QUOTED})|{_PLACEHOLDER}([^\s"']+))""",
     ),
     (

@@ -121,8 +121,8 @@ class Conversation:
             await self._answered_calls()
             await self._run_agent(turn, actor, session)
         except asyncio.CancelledError:
-            turn.state = "cancelled"
             await asyncio.shield(self._keep_partial(turn, session.model))
+            turn.state = "cancelled"
             self._event(turn, "cancelled", text=turn.text)
         except OpsAgentError as error:
             await self._keep_partial(turn, session.model)

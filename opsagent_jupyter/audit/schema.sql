@@ -1,5 +1,6 @@
 -- The audit in DuckDB. One row per row of the store's chain; every column but the last three is taken out of `body`.
--- `time` is the event's `at`, which is a reserved word in DuckDB.
+-- `time` is the event's `at`, which is a reserved word in DuckDB. Compression is chosen where DuckDB's own search for the
+-- best one costs more than it saves: random digits do not shrink, long texts do best with zstd.
 CREATE TABLE audit (
     seq          BIGINT NOT NULL,
     event_id     VARCHAR NOT NULL USING COMPRESSION uncompressed,
@@ -17,18 +18,18 @@ CREATE TABLE audit (
     via          VARCHAR,
     agent        BOOLEAN,
     session      VARCHAR,
-    call         VARCHAR,
+    call         VARCHAR USING COMPRESSION uncompressed,
     approval     VARCHAR,
     digest       VARCHAR,
-    arguments    JSON,
+    arguments    JSON USING COMPRESSION zstd,
     statements   VARCHAR[],
-    reason       VARCHAR,
-    summary      VARCHAR,
+    reason       VARCHAR USING COMPRESSION zstd,
+    summary      VARCHAR USING COMPRESSION zstd,
     error_code   VARCHAR,
     milliseconds DOUBLE,
     host         VARCHAR,
     setup        VARCHAR,
-    details      JSON,
+    details      JSON USING COMPRESSION zstd,
     body         VARCHAR NOT NULL USING COMPRESSION zstd,
     prev_hash    VARCHAR NOT NULL USING COMPRESSION uncompressed,
     hash         VARCHAR NOT NULL USING COMPRESSION uncompressed

@@ -15,7 +15,7 @@ from opsagent_jupyter.api import OpsAgent, refuse_clear_secret
 from opsagent_jupyter.cli import operator
 from opsagent_jupyter.cli.render import as_json, as_text
 from opsagent_jupyter.commands import Door, exit_code, words
-from opsagent_jupyter.errors import AuditError, OpsAgentError, StoreError
+from opsagent_jupyter.errors import AuditError, CredentialError, OpsAgentError, StoreError
 
 
 class Opened:
@@ -37,7 +37,14 @@ class Opened:
 
 
 def prompt(question: str) -> str:
-    """Ask at the terminal without an echo."""
+    """Ask at the terminal without an echo; without a terminal the answer comes from standard input."""
+    if not sys.stdin.isatty():
+        if line := sys.stdin.readline().strip():
+            return line
+        raise CredentialError(
+            "Nobody can be asked here: there is no terminal.",
+            hint="Use --dsn-env VARIABLE, or send the connection string to standard input.",
+        )
     text: str = click.prompt(question.rstrip(": "), hide_input=True)
     return text
 

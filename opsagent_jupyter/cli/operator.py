@@ -12,7 +12,7 @@ import click
 
 from opsagent_jupyter.commands import Door, checkpoint_of
 from opsagent_jupyter.config import load_settings
-from opsagent_jupyter.credentials import new_key, rotate
+from opsagent_jupyter.credentials import new_key, renew, retire, rotate
 from opsagent_jupyter.stores.store import open_store
 
 
@@ -30,13 +30,16 @@ def key_new() -> str:
 @key.command("rotate")
 @click.pass_obj
 def key_rotate(door: Door) -> str:
-    """Encrypt all credentials anew with the first key of PLUGIN_ENCRYPTION_KEY=new,old."""
+    """Encrypt all credentials with a new key: the first of PLUGIN_ENCRYPTION_KEY=new,old, or one made where it is kept."""
     ops = door.ops()
-    store = ops.runtime.store
+    store, vault = ops.runtime.store, renew(ops.runtime.vault)
     tokens = {instance.id: store.credentials(instance.id) for instance in store.instances()}
-    event = ops.runtime.event("key.rotated", ops.actor, details={"instances": len(tokens)})
-    store.replace_credentials(rotate(ops.runtime.vault, tokens), event)
-    return f"{len(tokens)} credentials are encrypted with the first key now; the old one can go."
+    event = ops.runtime.event("key.rotated", ops.actor, details={"instances": len(tokens), "key": vault.key_id})
+    store.replace_credentials(rotate(vault, tokens), event)
+    retire(vault)
+    kept = "the old one can go from PLUGIN_ENCRYPTION_KEY" if vault.path is None else "the old one is gone"
+    many = "The connection of 1 database is" if len(tokens) == 1 else f"The connections of {len(tokens)} databases are"
+    return f"{many} encrypted with the key {vault.key_id} now; {kept}."
 
 
 @click.group()

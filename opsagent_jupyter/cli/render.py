@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel
 
 from opsagent_jupyter.api import Call, Turn
-from opsagent_jupyter.cards import ApprovalCard, visible
+from opsagent_jupyter.cards import ApprovalCard, one_line, visible
 from opsagent_jupyter.errors import OpsAgentError
 from opsagent_jupyter.models import Result
+
+#: Characters of a table's cell.
+WIDEST = 80
+#: What of the audit a terminal has room for; --json has all of it.
+AUDIT = ("seq", "time", "type", "status", "risk", "tool", "instance", "actor_name", "summary")
 
 
 def as_text(value: Any) -> str:
@@ -24,7 +31,9 @@ def as_text(value: Any) -> str:
         return as_json(value)
     if hasattr(value, "to_string"):
         rows = value.reset_index() if value.index.name else value
-        return visible(rows.to_string(index=False) if len(rows) else f"nothing ({', '.join(map(str, rows.columns))})")
+        if set(AUDIT) < set(rows.columns):
+            rows = rows[list(AUDIT)]
+        return visible(table_text(list(rows.columns), rows.to_numpy().tolist()))
     return visible(str(value))
 
 
@@ -41,14 +50,38 @@ def call_text(call: Call) -> str:
 
 def result_lines(result: Result) -> list[str]:
     """What stands below the summary of a result."""
-    import pandas as pd
-
     lines = [f"  · {text}" for text in result.highlights]
     lines += [result.tree] if result.tree else []
     for table in result.tables:
-        cells = pd.DataFrame([list(row) for row in table.rows], columns=list(table.columns))
-        lines += ["", f"{table.name} ({table.total})", cells.to_string(index=False) if table.rows else "  none"]
+        heads = [f"{name} ({table.units[name]})" if name in table.units else name for name in table.columns]
+        lines += ["", f"{table.name} ({table.total})", table_text(heads, table.rows)]
     return lines + [f"  ({note})" for note in result.notes]
+
+
+def table_text(columns: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
+    """Rows in columns for a terminal: numbers to the right, texts to the left, the long ones cut."""
+    if not rows:
+        return f"nothing ({', '.join(map(str, columns))})"
+    numeric = [all(isinstance(row[n], int | float) or row[n] is None for row in rows) for n in range(len(columns))]
+    cells = [[cell_text(cell) for cell in line] for line in (columns, *rows)]
+    widths = [max(len(line[n]) for line in cells) for n in range(len(columns))]
+    lines = [
+        "  ".join(
+            cell.rjust(w) if n else cell.ljust(w) for cell, w, n in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in cells
+    ]
+    return "\n".join(lines)
+
+
+def cell_text(cell: object) -> str:
+    """One value on one line; what is missing is empty."""
+    if cell is None or cell != cell or str(cell) == "NaT":  # noqa: PLR0124  # NaN differs from itself
+        return ""
+    if isinstance(cell, datetime):
+        return f"{cell:%Y-%m-%d %H:%M:%S}"
+    text = one_line(str(cell))
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
 
 
 def turn_text(turn: Turn) -> str:

@@ -118,6 +118,19 @@ def _columns(event: AuditEvent) -> dict[str, Any]:
     }
 
 
+#: The columns that screens filter by; they repeat what the body says, and verification compares them with it.
+FILTER_COLUMNS = (
+    "seq", "at", "type", "status", "risk", "tool", "server", "instance", "actor", "actor_name", "session", "approval",
+)  # fmt: skip
+
+
+def columns_after(connection: Connection, after: int, limit: int) -> Sequence[dict[str, Any]]:
+    """The filter columns of the chain's rows with seq > after, in order."""
+    table = plugin_audit_log.c
+    query = select(*(table[name] for name in FILTER_COLUMNS)).where(table.seq > after).order_by(table.seq).limit(limit)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
 def rows_after(connection: Connection, after: int, limit: int) -> Sequence[AuditRow]:
     found = ROW.where(plugin_audit_log.c.seq > after).order_by(plugin_audit_log.c.seq).limit(limit)
     return _rows(connection, found)

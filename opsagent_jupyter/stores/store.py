@@ -123,6 +123,11 @@ class SharedStore:
         with self._storage.reading() as connection:
             return ledger.rows_after(connection, after, limit)
 
+    def audit_columns(self, after: int, limit: int) -> Sequence[dict[str, Any]]:
+        """The filter columns of those rows, for verification: they have to say what the bodies say."""
+        with self._storage.reading() as connection:
+            return ledger.columns_after(connection, after, limit)
+
     def audit_page(self, *, before: int | None, limit: int, filters: Mapping[str, str]) -> Sequence[AuditRow]:
         with self._storage.reading() as connection:
             return ledger.rows_before(connection, before, limit, filters)

@@ -70,7 +70,7 @@ def changed(value: Any) -> Any:
 def edit(store: Path, request_id: str, path: tuple[str, str], *, forge: bool) -> None:
     """Change one field of the row; a forger computes the digest anew."""
     with closing(sqlite3.connect(store, timeout=30)) as db, db:
-        body = json.loads(db.execute("SELECT body FROM approval_requests WHERE id = ?", (id,)).fetchone()[0])
+        body = json.loads(db.execute("SELECT body FROM approval_requests WHERE id = ?", (request_id,)).fetchone()[0])
         name, part = path
         holder, key = (body[name], part) if part else (body, name)
         word = ".".join(filter(None, path))

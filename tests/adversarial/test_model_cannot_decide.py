@@ -44,7 +44,7 @@ def test_an_agent_takes_no_decision(ops: OpsAgent, ledger_file: Path, decision: 
     with pytest.raises(NotAllowedToDecide):
         ops.runtime.call(ops.runtime.executor.decide(request_id, decision, agent_of(ops), REASON))
     assert ops.approval(request_id).state is ApprovalState.PENDING
-    event = json.loads(ops.runtime.store.audit_page(before=None, limit=1, filters={"approval": id})[0].body)
+    event = json.loads(ops.runtime.store.audit_page(before=None, limit=1, filters={"approval": request_id})[0].body)
     assert (event["type"], event["status"], event["actor"]["agent"]) == ("approval.denied", "denied", True)
     assert marks(ledger_file) == []
 

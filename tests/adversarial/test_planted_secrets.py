@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -109,6 +110,8 @@ class Scene:
     team_store: str
     model: Server
     environment: dict[str, str]
+    silent: int
+    """A port that takes connections and never answers."""
     seen: dict[str, str] = field(default_factory=dict)
     """Place to text."""
 
@@ -148,8 +151,9 @@ def scene(pg18: EmbeddedPostgres, tmp_path_factory: pytest.TempPathFactory) -> I
         roles(dsn, team),
         serving(*SCRIPT) as model,
         other_sessions(dsn),
+        socket.create_server(("127.0.0.1", 0)) as silent,
     ):
-        scene = Scene(home, dsn, team, model, {})
+        scene = Scene(home, dsn, team, model, {}, silent.getsockname()[1])
         scene.environment = environment(scene)
         yield scene
 
@@ -166,7 +170,9 @@ def environment(scene: Scene) -> dict[str, str]:
         host=where.hostname, port=where.port, dbname=where.path[1:], user="planted_pairs",
         password=planted("a password in key=value pairs"),
     )  # fmt: skip
+    in_error = planted("a connection string in a database's error")
     away = quote(planted("a password for a server that is away"), safe="")
+    refused = quote(planted("a password that the server refuses"), safe="")
     return {
         "JUPYTER_DATA_DIR": str(scene.home / "jupyter"),
         "IPYTHONDIR": str(scene.home / "ipython"),
@@ -183,11 +189,12 @@ def environment(scene: Scene) -> dict[str, str]:
         "DSN_REFUSED": scene.url("planted_url", planted("a password that the server refuses")),
         "DSN_AWAY": f"postgresql://shop:{away}@127.0.0.1:1/shop",
         "DSN_RAW": f"postgresql://shop:{planted('a password that is not encoded')}@127.0.0.1:1/shop",
+        "DSN_STALLED": f"postgresql://u:{refused}@127.0.0.1:{scene.silent}/x",
         "DSN_CLIENT_KEY": scene.url(
             "planted_url", planted("a password in a URL"), sslmode="require", sslkey="/nowhere",
             sslpassword=planted("the password of a client key"),
         ),
-        "ERROR_DSN": f"postgresql://u:{planted('a connection string in a database' + chr(39) + 's error')}@db/x",
+        "ERROR_DSN": f"postgresql://u:{in_error}@db/x",
     }  # fmt: skip
 
 
@@ -197,6 +204,7 @@ def roles(dsn: str, team: str) -> Iterator[None]:
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("CREATE EXTENSION pg_stat_statements")
         connection.execute("CREATE TABLE orders (id int PRIMARY KEY, customer_id int, password text)")
+        connection.execute("CREATE TABLE parcels (id int)")
         for role, name in ROLES.items():
             make = SQL("CREATE ROLE {} LOGIN PASSWORD {} IN ROLE pg_monitor")
             connection.execute(make.format(Identifier(role), Literal(planted(name))))
@@ -205,7 +213,7 @@ def roles(dsn: str, team: str) -> Iterator[None]:
         for _ in range(3):
             connection.execute(SQL("ALTER ROLE planted_url PASSWORD {}").format(Literal(kept)))
         connection.execute(SQL("ALTER ROLE planted_url PASSWORD {}").format(Literal(planted("a password in a URL"))))
-        connection.execute("GRANT SELECT ON orders TO planted_url")
+        connection.execute("ALTER TABLE orders OWNER TO planted_url")
     with psycopg.connect(team, autocommit=True) as connection:
         connection.execute("GRANT ALL ON SCHEMA public TO planted_store")
     try:
@@ -224,11 +232,11 @@ def roles(dsn: str, team: str) -> Iterator[None]:
 def other_sessions(dsn: str) -> Iterator[None]:
     """A session whose change of a password is blocked by another one, and an application with a token for a name."""
     token = f"shop token={planted('a token in an application name')}"
-    statement = SQL("LOCK TABLE orders; /* */ ALTER ROLE planted_url PASSWORD {}").format(
+    statement = SQL("LOCK TABLE parcels; ALTER ROLE planted_url PASSWORD {}").format(
         Literal(planted("a password in pg_stat_activity"))
     )
     with psycopg.connect(dsn, application_name=token) as holder:
-        holder.execute("LOCK TABLE orders IN SHARE ROW EXCLUSIVE MODE")
+        holder.execute("LOCK TABLE parcels IN SHARE ROW EXCLUSIVE MODE")
         waiter = psycopg.connect(dsn)
 
         def wait() -> None:
@@ -333,12 +341,19 @@ change = %opsagent run analyze_table --table orders --on url
 ---
 print(change, change.record, change.approval, change.approval.bound())
 ---
+change = %opsagent run analyze_table --table orders --on url
+---
+%opsagent --vars approve {change.approval.id} --reason "token={Pl18}" --wait 20
+---
 %opsagent ask why does ALTER ROLE bob PASSWORD '{Pl17}' fail? --on url --wait 20
 ---
 turn = %opsagent ask explain SELECT '{Pl01}' --on url --wait 20
 print(turn, turn.text)
 ---
-turn = %opsagent ask read all you can get, the password {Pl01} opens it; ALTER ROLE b PASSWORD '{Pl17}' --on url --model openai:gpt-test --wait 60
+%%opsagent --on url --model openai:gpt-test --wait 60
+read all you can get, the password {Pl01} opens it; ALTER ROLE b PASSWORD '{Pl17}'
+---
+turn = _ops.ask("go on", on="url", model="openai:gpt-test").wait(60)
 ---
 print(turn, turn.text, turn.calls, turn.error, _ops.messages())
 ---
@@ -393,6 +408,11 @@ while True:
 ---
 %tb
 ---
+threading.Timer(1.0, _thread.interrupt_main).start()
+_ops.attach("postgresql", "stalled", dsn=os.environ["DSN_STALLED"])
+---
+%tb
+---
 %config OpsAgent
 ---
 %opsagent detach url
@@ -436,7 +456,7 @@ LINES = (
     ("attach", "postgresql", "cli", "--dsn-env", "DSN_URL"),
     ("attach", "postgresql", "cli2", "--dsn-env", "DSN_REFUSED"),
     ("attach", "postgresql", "cli3", "--dsn-env", "DSN_AWAY"),
-    ("attach", "postgresql", "cli4", "--dsn-env", "DSN_RAW"),
+    ("attach", "postgresql", "cli4", "--dsn-env", "DSN_RAW"), ("--help",), ("run", "--help"),
     ("servers",), ("health",), ("doctor",), ("approvals", "--state", "all"), ("sessions",),
     ("run", "get_slow_queries", "--on", "pairs", "--limit", "50"),
     ("run", "get_locks", "--on", "pairs"), ("run", "get_connection_stats", "--on", "pairs"),
@@ -473,8 +493,13 @@ def test_the_notebook_drove_past_the_secrets(scene: Scene, notebook: nbformat.No
     """Each kind was met on the way: what is struck out is there, and what could be attached works."""
     shown = "".join(text for place, text in scene.seen.items() if place.startswith("notebook"))
     for witness in (
-        "ALTER ROLE planted_url PASSWORD",
-        "shop token=",
+        "(text hidden: it mentions PASSWORD)",
+        "shop token=***",
+        "password = '***'",
+        "PASSWORD '***' fail?",
+        "the token=*** was leaked",
+        "SELECT '***' AS known",
+        "***",
         "execution.authentication_failed",
         "execution.unreachable",
         "execution.malformed_dsn",
@@ -482,6 +507,8 @@ def test_the_notebook_drove_past_the_secrets(scene: Scene, notebook: nbformat.No
         "call.statement_refused",
         "I have read all of it.",
         "KeyboardInterrupt",
+        "refused: This call holds what looks like a password",
+        "is analysed",
         "failed inside (ValueError)",
         "The audit verifies",
     ):
@@ -498,7 +525,7 @@ def test_no_secret_is_in_the_outputs_of_a_notebook(scene: Scene, notebook: nbfor
 
 def test_no_secret_is_sent_to_a_model(scene: Scene, notebook: nbformat.NotebookNode) -> None:
     """What the provider reads: instructions, tools, conversation, answers of tools. Its key goes in a header alone."""
-    assert scene.model.headers[0]["authorization"] == f"Bearer {planted('the provider' + chr(39) + 's key')}"
+    assert scene.model.headers[0]["authorization"] == "Bearer " + planted("the provider's key")
     clean({f"request {number}": json.dumps(request) for number, request in enumerate(scene.model.requests)})
     clean(
         {
@@ -585,7 +612,8 @@ def test_no_secret_comes_back_from_a_providers_error(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path, status: int
 ) -> None:
     """A provider that repeats the request with its key, or another one, in its answer."""
-    keys = f"{planted('the provider' + chr(39) + 's key')}; Authorization: Bearer {planted('a key in a provider' + chr(39) + 's error')}"
+    own, other = planted("the provider's key"), planted("a key in a provider's error")
+    keys = f"{own}; Authorization: Bearer {other}"
     monkeypatch.setenv("OPENAI_API_KEY", planted("the provider's key"))
     body = json.dumps({"error": {"message": f"Incorrect key {keys}", "code": "invalid_api_key"}})
     with (

@@ -54,7 +54,7 @@ def approved(ops: OpsAgent, text: str = "one", **arguments: Any) -> str:
     """The id of an approved request."""
     request_id = ops.run("add_mark", text=text, **arguments).record.approval
     ops.approve(request_id)
-    return id
+    return request_id
 
 
 def resume(ops: OpsAgent, request_id: str) -> CallRecord | None:

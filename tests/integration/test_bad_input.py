@@ -110,14 +110,16 @@ class House:
         finally:
             os.environ.pop("PLUGIN_ENCRYPTION_KEY")
 
-    def cli(self, *line: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
+    def cli(self, *line: str, typed: str = "", **environment: str | None) -> subprocess.CompletedProcess[str]:
+        """Run the command line; a variable that is None is not there."""
+        given = {**os.environ, **self.environment, **environment, "PYTHONPATH": str(ROOT)}
         return subprocess.run(
-            [sys.executable, "-m", "opsagent_jupyter.cli", "--json", *line],
-            env={**os.environ, **self.environment, **environment, "PYTHONPATH": str(ROOT)},
+            [sys.executable, "-m", "opsagent_jupyter.cli", *line],
+            env={name: value for name, value in given.items() if value is not None},
             capture_output=True,
             text=True,
-            timeout=timeout,
-            stdin=subprocess.DEVNULL,
+            timeout=60,
+            input=typed,
             check=False,
         )
 
@@ -163,7 +165,7 @@ def by_api(house: House, cell: Kernel, dsn: str) -> Said:
 
 
 def by_command_line(house: House, cell: Kernel, dsn: str) -> Said:
-    done = house.cli("attach", "postgresql", "bad", "--dsn-env", "BAD_DSN", BAD_DSN=dsn)
+    done = house.cli("--json", "attach", "postgresql", "bad", "--dsn-env", "BAD_DSN", BAD_DSN=dsn)
     assert done.returncode == 1
     assert done.stderr == ""
     error = json.loads(done.stdout)["error"]
@@ -269,7 +271,7 @@ def test_a_password_typed_openly_is_refused_with_the_ways_that_are_not(house: Ho
             ops.detach("scripted")
         return
     if door == "cli":
-        done = house.cli("attach", "postgresql", "bad", "--dsn", typed)
+        done = house.cli("--json", "attach", "postgresql", "bad", "--dsn", typed)
         said = done.stdout + done.stderr
         assert done.returncode == 1
     else:
@@ -293,7 +295,7 @@ def test_a_connection_string_in_the_wrong_place_is_not_repeated(house: House, ce
         ran = cell.run(f"%opsagent {line}")
         assert len(ran.errors) == 1
         assert "ge%25Heim-9x" not in ran.errors[0] + ran.text
-    done = house.cli("servers", "--store", "postgresql://u:ge%25Heim-9x@db/store")
+    done = house.cli("--json", "servers", "--store", "postgresql://u:ge%25Heim-9x@db/store")
     assert done.returncode in {1, 2}
     with house.agent() as ops:
         for tried in (lambda: ops.attach("postgresql", "x", dsn_env=typed), lambda: ops.attach(typed, "x", dsn="y")):
@@ -352,7 +354,7 @@ WORDS: dict[str, tuple[str, str, str]] = {
 def test_wrong_words_say_what_is_right(house: House, cell: Kernel, mistake: str) -> None:
     """On the command line and in a cell: a code, a message that helps, exit 1, and nothing was run."""
     line, code, says = WORDS[mistake]
-    done = house.cli(*line.split(), SHOP_DSN=house.dsn)
+    done = house.cli("--json", *line.split(), SHOP_DSN=house.dsn)
     assert done.returncode in {1, 5}, done.stdout + done.stderr
     answer = json.loads(done.stdout)
     error = answer.get("error") or {"code": answer["error_code"], "message": answer["summary"], "hint": ""}
@@ -452,7 +454,7 @@ def test_a_key_of_the_wrong_form_is_refused_without_repeating_it(ledger_store: s
 def test_a_key_of_the_wrong_form_is_told_at_the_other_doors(house: House, door: str) -> None:
     """The same code; a kernel's first status shows it as well."""
     if door == "cli":
-        done = house.cli("servers", PLUGIN_ENCRYPTION_KEY="abc")
+        done = house.cli("--json", "servers", PLUGIN_ENCRYPTION_KEY="abc")
         assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (1, "credential.key_malformed")
         return
     with kernel(**house.environment | {"PLUGIN_ENCRYPTION_KEY": "abc"}) as other:
@@ -481,6 +483,31 @@ def test_another_key_loses_nothing_and_says_which_one_is_needed(ledger_store: st
         assert ops.run("list_marks").status == "succeeded"
         wait_for(lambda: str(ops.approval(request).state) == "succeeded")
     assert Ledger("outside", str(ledger_file)).texts() == ["kept"]
+
+
+def test_a_new_key_takes_over_while_others_work(house: House, store_url: str, ledger_file: Path) -> None:
+    """`key rotate` makes one where it is kept by us; an OpsAgent that is running reads on with it."""
+    with OpsAgent(store_url) as ops:
+        ops.runtime.plugins.add(ledger)
+        ops.attach("ledger", "books", dsn=str(ledger_file))
+        key_file = file_of(store_url).with_name("opsagent.key")
+        before = key_file.read_text()
+        done = house.cli("--json", "key", "rotate", OPSAGENT_STORE_URL=store_url, PLUGIN_ENCRYPTION_KEY=None)
+        assert done.returncode == 0, done.stdout
+        assert key_file.read_text() not in (before, "")
+        assert "the old one is gone" in done.stdout
+        ops.attach("ledger", "more", dsn=str(ledger_file))
+        assert [ops.run("list_marks", on=name).status for name in ("books", "more")] == ["succeeded"] * 2
+    with OpsAgent(store_url) as ops:
+        ops.runtime.plugins.add(ledger)
+        assert [ops.run("list_marks", on=name).status for name in ("books", "more")] == ["succeeded"] * 2
+
+
+def test_a_key_that_somebody_else_keeps_is_not_changed_for_them(house: House, ledger_store: str) -> None:
+    """With one key in the environment the message says how to give two."""
+    done = house.cli("--json", "key", "rotate", OPSAGENT_STORE_URL=ledger_store, PLUGIN_ENCRYPTION_KEY=KEY)
+    assert done.returncode == 1
+    assert "PLUGIN_ENCRYPTION_KEY=new,old" in json.loads(done.stdout)["error"]["hint"]
 
 
 def wait_for(holds: Callable[[], bool], seconds: float = 15) -> None:
@@ -573,7 +600,7 @@ def test_a_damaged_store_is_refused_and_left_as_it_is(
     reads_well(str(caught.value))
     assert path.name in str(caught.value)
     assert "OPSAGENT_STORE_URL" in caught.value.hint
-    done = house.cli("servers", OPSAGENT_STORE_URL=ledger_store)
+    done = house.cli("--json", "servers", OPSAGENT_STORE_URL=ledger_store)
     assert done.returncode == 5
     assert json.loads(done.stdout)["error"]["code"] == "store.corrupt"
     assert path.read_bytes() == before
@@ -589,7 +616,7 @@ def test_a_store_of_a_newer_release_is_left_alone(house: House, ledger_store: st
         pass
     assert "pip install -U opsagent_jupyter" in caught.value.hint
     reads_well(str(caught.value))
-    done = house.cli("store", "upgrade", OPSAGENT_STORE_URL=ledger_store)
+    done = house.cli("--json", "store", "upgrade", OPSAGENT_STORE_URL=ledger_store)
     assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (5, "store.schema_too_new")
     assert file_of(ledger_store).read_bytes() == before
 
@@ -597,6 +624,8 @@ def test_a_store_of_a_newer_release_is_left_alone(house: House, ledger_store: st
 @contextmanager
 def small_disk(folder: Path, options: str = "size=6m") -> Iterator[Path]:
     """A file system of a few megabytes, mounted for this test."""
+    if os.geteuid():
+        pytest.fail("This test mounts a small disk: run the tests as root.", pytrace=False)
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
     try:
@@ -685,7 +714,7 @@ def test_a_store_on_a_server_that_is_away_says_what_to_check(house: House) -> No
     assert caught.value.code == "store.unavailable"
     assert "OPSAGENT_STORE_URL" in caught.value.hint
     reads_well(str(caught.value))
-    done = house.cli("servers", OPSAGENT_STORE_URL=url)
+    done = house.cli("--json", "servers", OPSAGENT_STORE_URL=url)
     assert done.returncode == 5
     assert SECRET not in done.stdout + done.stderr
     assert "ge%25Heim-9x" not in done.stdout + done.stderr
@@ -781,7 +810,7 @@ def test_a_model_that_cannot_be_opened_says_what_it_lacks(
         assert turn.text
     assert ops.messages(turn.session_id)[0].text == "list the marks"
     assert ops.ask("list the marks", session=turn.session_id, model="offline").text
-    done = house.cli("ask", "--model", model, "--", "show me the locks")
+    done = house.cli("--json", "ask", "--model", model, "--", "show me the locks")
     assert (done.returncode, json.loads(done.stdout)["error"]["error"]["code"]) == (1, code)
 
 
@@ -941,7 +970,7 @@ def test_a_prompt_without_a_person_is_refused_with_the_other_way(house: House, c
         executed(house, "%load_ext opsagent_jupyter", "%opsagent attach postgresql nobody --prompt")
     assert "Nobody can be asked here" in str(caught.value)
     assert "--dsn-env" in str(caught.value)
-    done = house.cli("attach", "postgresql", "nobody", "--prompt")
+    done = house.cli("--json", "attach", "postgresql", "nobody", "--prompt")
     assert done.returncode == 1
     with house.agent() as ops:
         assert "nobody" not in {instance.name for instance in ops.instances()}
@@ -962,12 +991,30 @@ def test_a_run_without_a_person_ends_with_the_request_still_waiting(house: House
         ops.withdraw(said.split()[2])
 
 
+def test_the_command_line_tells_a_person_what_to_do_on_standard_error(house: House, cell: Kernel) -> None:
+    """Without --json: the message, the way on, nothing on standard output."""
+    done = house.cli("approve", "ffffffff")
+    assert (done.returncode, done.stdout) == (1, "")
+    message, hint = done.stderr.strip().splitlines()
+    assert message == "✗ There is no approval request 'ffffffff'."
+    assert hint.startswith("  → List them with")
+    reads_well(f"{message} {hint.strip(' →')}")
+
+
+def test_a_connection_string_may_come_through_a_pipe(house: House, cell: Kernel) -> None:
+    """`opsagent attach ... --prompt < file` shows nothing of it."""
+    done = house.cli("--json", "attach", "postgresql", "piped", "--prompt", typed=f"{house.dsn}\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert str(urlsplit(house.dsn).password) not in done.stdout
+    assert house.cli("detach", "piped").returncode == 0
+
+
 def test_the_command_line_without_a_person_ends_with_an_exit_code(house: House, cell: Kernel) -> None:
     """3 means that somebody has to decide; the id is printed."""
-    done = house.cli("run", "analyze_table", "--table", "orders", "--on", "shop", "--wait", "1")
+    done = house.cli("--json", "run", "analyze_table", "--table", "orders", "--on", "shop", "--wait", "1")
     answer = json.loads(done.stdout)
     assert (done.returncode, answer["status"]) == (3, "waiting")
-    assert house.cli("withdraw", answer["approval"]).returncode == 0
+    assert house.cli("--json", "withdraw", answer["approval"]).returncode == 0
 
 
 # -- scripts ------------------------------------------------------------------------------------------------------------

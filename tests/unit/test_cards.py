@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from html.parser import HTMLParser
@@ -21,7 +22,7 @@ from opsagent_jupyter.cards import (
     status_of,
     visible,
 )
-from opsagent_jupyter.cli.render import as_json, as_text
+from opsagent_jupyter.cli.render import as_json, as_text, table_text
 from opsagent_jupyter.doctor import Finding, Report
 from opsagent_jupyter.models import Comparison, Health
 from opsagent_jupyter.notebook.display import Answer
@@ -214,6 +215,25 @@ def test_rows_of_an_answer_are_counted_but_not_saved(ops: OpsAgent) -> None:
         assert "1 row of marks: call.frame has them" in shown
     assert "keepsake" in as_text(call)
     assert "keepsake" in as_json(call)
+
+
+def test_a_table_in_a_terminal_stands_in_columns() -> None:
+    """Numbers to the right, texts to the left, what is missing is empty, long and hostile texts keep to their line."""
+    rows = [["a", 5, None], ["b\n c\x1b[2J", 1200, "x" * 100], ["", float("nan"), "z"]]
+    assert table_text(["name", "size (bytes)", "note"], rows).splitlines() == [
+        f"{'name':<14}  size (bytes)  note",
+        f"{'a':<14}  {5:>12}",
+        f"b\\n c\\u001b[2J  {1200:>12}  {'x' * 79}…",
+        f"{'':<14}  {'':>12}  z",
+    ]
+    assert table_text(["name"], []) == "nothing (name)"
+
+
+def test_the_audit_in_a_terminal_fits_it(ops: OpsAgent) -> None:
+    """The columns that are read; JSON has all of them."""
+    head = as_text(ops.audit()).splitlines()[0].split()
+    assert head == ["seq", "time", "type", "status", "risk", "tool", "instance", "actor_name", "summary"]
+    assert {"digest", "hash"} < set(json.loads(as_json(ops.audit()))[0])
 
 
 def test_every_card_is_text_and_html(ops: OpsAgent) -> None:

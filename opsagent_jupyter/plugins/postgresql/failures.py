@@ -69,7 +69,7 @@ def refused(error: Exception, secrets: Sequence[str]) -> OpsAgentError:
         return ConfigError("psycopg cannot work on this event loop.", hint="Run OpsAgent on a selector event loop.")
     kind, hint = _classified(text.lower())
     said = text.removeprefix("connection failed:").removeprefix("connection is bad:").strip()
-    return kind(f"{kind().message.removesuffix('.')}: {said}", hint=hint or None)
+    return kind(f"{kind().message.removesuffix('.')} ({said.removesuffix('.')}).", hint=hint or None)
 
 
 def _classified(text: str) -> tuple[type[OpsAgentError], str]:
