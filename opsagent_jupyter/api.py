@@ -63,7 +63,6 @@ class Call:
 
     def __init__(self, ops: OpsAgent, record: CallRecord) -> None:
         self.ops = ops
-        self.quiet = False
         self._record = record
 
     @property
@@ -144,7 +143,6 @@ class Turn:
         self, ops: OpsAgent, turn: TurnRecord, future: concurrent.futures.Future[TurnRecord], question: str
     ) -> None:
         self.ops = ops
-        self.quiet = False
         self._turn = turn
         self._future = future
         self.question = question

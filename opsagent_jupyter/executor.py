@@ -433,7 +433,8 @@ class Executor:
         """Record what a person found out about an unknown outcome; a reason is required."""
         approval = await self._stored(self.store.approval, id)
         if approval.state is not ApprovalState.UNKNOWN:  # what still runs is told by its host, not by a person
-            raise _late(approval)
+            text = f"This request is {approval.state}: only the end of a call whose outcome is unknown is recorded by hand."
+            raise AlreadyDecided(text, hint=f"See %opsagent show {approval.id[:8]}.", state=str(approval.state))
         critical = approval.model_copy(update={"risk": Risk.CRITICAL})
         reason = self._clean(reason.strip())[:2000]
         await self._entitled(critical, actor, "approve", reason, setup="personal")

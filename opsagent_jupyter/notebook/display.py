@@ -23,11 +23,11 @@ def shown(shell: Any, value: Any, ops: Callable[[], OpsAgent]) -> Any:
     elif isinstance(value, Call):
         display(call_view(ops(), value))
         _hush(shell, value)
-    elif isinstance(value, ApprovalCard) and value.approval.state in OPEN:
+    elif isinstance(value, ApprovalCard) and value.approval.state in OPEN and hasattr(shell, "kernel"):
         from opsagent_jupyter.notebook.widgets import ApprovalWidget
 
         display(ApprovalWidget(ops().bridge, value.approval))
-        return None
+        _hush(shell, value)
     elif isinstance(value, Session):
         from opsagent_jupyter.notebook.widgets import ChatWidget
 
@@ -48,31 +48,48 @@ class Sentence(str):
 def _register(shell: Any) -> None:
     """Teach this shell to show calls and turns: not again in the cell whose magic has shown them, then on every request."""
     formatter = shell.display_formatter.ipython_display_formatter
-    formatter.for_type(Call, _show_again(call_view))
-    formatter.for_type(Turn, _show_again(turn_view))
+    formatter.for_type(Call, _show_again(lambda call: call_view(call.ops, call)))
+    formatter.for_type(Turn, _show_again(lambda turn: turn_view(turn.ops, turn)))
+    formatter.for_type(ApprovalCard, _show_again(Whole))
     shell.display_formatter.formatters["text/plain"].for_type_by_name(
         "opsagent_jupyter.audit.verification", "Verification", lambda value, printer, _: printer.text(str(value))
     )
 
 
-def _hush(shell: Any, value: Call | Turn) -> None:
+#: What a magic has shown in the cell that runs, by ``id``.
+_SHOWN: set[int] = set()
+
+
+def _hush(shell: Any, value: Call | Turn | ApprovalCard) -> None:
     """In this cell it has been shown, so the cell's own output is nothing; the next cell may ask for it again."""
 
     def speak(*_: Any) -> None:
         shell.events.unregister("post_run_cell", speak)
-        value.quiet = False
+        _SHOWN.discard(id(value))
 
-    value.quiet = True
+    _SHOWN.add(id(value))
     shell.events.register("post_run_cell", speak)
 
 
-def _show_again(view: Callable[[OpsAgent, Any], Any]) -> Callable[[Any], bool]:
-    def show(value: Any) -> bool:
-        if not value.quiet:
-            display(view(value.ops, value))
-        return True
+def _show_again(view: Callable[[Any], Any]) -> Callable[[Any], None]:
+    def show(value: Any) -> None:
+        if id(value) not in _SHOWN:
+            display(view(value))
 
     return show
+
+
+class Whole:
+    """A card as text and HTML, statements included: what `print` shows, on display."""
+
+    def __init__(self, card: ApprovalCard) -> None:
+        self._card = card
+
+    def __repr__(self) -> str:
+        return str(self._card)
+
+    def _repr_html_(self) -> str:
+        return self._card._repr_html_()
 
 
 def turn_view(ops: OpsAgent, turn: Turn) -> Any:

@@ -111,7 +111,9 @@ def truncate(intruder, seq):
 
 
 def edit_and_rehash(intruder, seq):
+    """A thorough forger changes the filter column beside the body as well."""
     edit(intruder, seq)
+    intruder.file.execute("UPDATE plugin_audit_log SET status = 'succeeded' WHERE seq = ?", (seq,))
     intruder.rehash()
 
 
