@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand, output_can_be_silenced
-from traitlets import Bool, Unicode
+from traitlets import Bool, Unicode, validate
 
 from opsagent_jupyter.notebook.questions import keep_question_marks
 
@@ -72,6 +72,15 @@ def unquoted(text: str) -> str:
     return text[1:-1] if quoted else text
 
 
+class Url(str):
+    """A URL that `%config OpsAgent` lists without the password in it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(re.sub(r"(//[^/?#]*?):.*@", r"\1:***@", self))
+
+
 @magics_class
 class OpsAgent(Magics):
     """Diagnose and fix databases from a notebook; what changes something waits for a person."""
@@ -84,6 +93,10 @@ class OpsAgent(Magics):
     setup = Unicode("", help="personal, separated or team.").tag(config=True)
     policy_file = Unicode("", help="A JSON file of policy rules; they can only tighten.").tag(config=True)
     expand = Bool(default_value=False, help="Replace {name} in lines by the variable of that name.").tag(config=True)
+
+    @validate("store_url", "model_base_url")
+    def _without_password(self, proposal: Any) -> str:
+        return Url(proposal["value"])
 
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell=shell, config=shell.config)

@@ -189,6 +189,7 @@ def environment(scene: Scene) -> dict[str, str]:
         "DSN_REFUSED": scene.url("planted_url", planted("a password that the server refuses")),
         "DSN_AWAY": f"postgresql://shop:{away}@127.0.0.1:1/shop",
         "DSN_RAW": f"postgresql://shop:{planted('a password that is not encoded')}@127.0.0.1:1/shop",
+        "TEAM_STORE": f"postgresql://planted_store:{quote(planted('the password of the store'), safe='')}@db/store",
         "DSN_STALLED": f"postgresql://u:{refused}@127.0.0.1:{scene.silent}/x",
         "DSN_CLIENT_KEY": scene.url(
             "planted_url", planted("a password in a URL"), sslmode="require", sslkey="/nowhere",
@@ -413,6 +414,7 @@ _ops.attach("postgresql", "stalled", dsn=os.environ["DSN_STALLED"])
 ---
 %tb
 ---
+get_ipython().magics_manager.registry["OpsAgent"].store_url = os.environ["TEAM_STORE"]
 %config OpsAgent
 ---
 %opsagent detach url
@@ -509,6 +511,7 @@ def test_the_notebook_drove_past_the_secrets(scene: Scene, notebook: nbformat.No
         "KeyboardInterrupt",
         "refused: This call holds what looks like a password",
         "is analysed",
+        "postgresql://planted_store:***@db/store",
         "failed inside (ValueError)",
         "The audit verifies",
     ):

@@ -27,7 +27,7 @@ from opsagent_jupyter.demo.postgres import EmbeddedPostgres
 from opsagent_jupyter.errors import DemoError
 
 #: Seconds until nothing is left after the owner was killed; measured: below 1.
-LEFTOVER_LIMIT = 5.0
+LEFTOVER_LIMIT = 30.0
 
 OWNER = """
 import json, sys, time
