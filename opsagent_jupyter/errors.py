@@ -7,15 +7,15 @@
     ├── CredentialError           ── KeyMalformed, KeyMissing, KeyUnknown, DecryptionFailed, SecretInClear
     ├── PluginError               ── UnknownPlugin, UnknownServer, UnknownInstance, InstanceExists, UnknownTool, InvalidToolSpec
     ├── CallRefused               a normal answer, readable by model and person, never retried by itself
-    │   └── InvalidArguments, PolicyDenied, StatementRefused, PreconditionFailed, MissingRight, ApprovalRejected,
-    │       ApprovalEnded, PreconditionChanged, DigestMismatch, TurnLimit
+    │   └── InvalidArguments, PolicyDenied, StatementRefused, PreconditionFailed, MissingRight,
+    │       PreconditionChanged, DigestMismatch, TurnLimit
     ├── ApprovalError             ── UnknownApproval, AlreadyDecided, IllegalTransition, NotAllowedToDecide, ReasonRequired
     ├── SessionError              ── UnknownSession, SessionBusy, SessionClosed
     ├── ExecutionError            ── MalformedDsn, TargetUnreachable, AuthenticationFailed, TlsRefused, DatabaseError,
     │                                DeadlineExceeded, Cancelled, EffectMissing, OutcomeUnknown
     ├── StoreError                ── StoreUnavailable, StoreLocked, StoreCorrupt, StoreReadOnly, StoreFull,
     │                                SchemaOutdated, SchemaTooNew
-    ├── AuditError                ── AuditUnavailable, AuditTampered, ProjectionBusy, ProjectionCorrupt, AuditQueryError
+    ├── AuditError                ── AuditUnavailable, AuditTampered, AuditQueryError
     ├── ModelError                ── UnknownModel, ModelUnavailable, ModelRefused, ModelNonsense
     ├── DemoError
     └── ProtocolError             ── UnknownMessage, VersionMismatch
@@ -190,18 +190,6 @@ class MissingRight(CallRefused):
 
     code = "call.missing_right"
     right: str
-
-
-class ApprovalRejected(CallRefused):
-    """A person rejected the call."""
-
-    code = "call.rejected"
-
-
-class ApprovalEnded(CallRefused):
-    """The approval request ended without a run."""
-
-    code = "call.approval_ended"
 
 
 class PreconditionChanged(CallRefused):
@@ -433,20 +421,6 @@ class AuditTampered(AuditError):
 
     code = "audit.tampered"
     first_bad: int
-
-
-class ProjectionBusy(AuditError):
-    """Another process holds audit.duckdb; the records are safe in the store and are carried later."""
-
-    code = "audit.projection_busy"
-    retryable = True
-
-
-class ProjectionCorrupt(AuditError):
-    """audit.duckdb is damaged; it is a copy and can be rebuilt from the store."""
-
-    code = "audit.projection_corrupt"
-    hint = "Move the file away; the next read rebuilds it."
 
 
 class AuditQueryError(AuditError):

@@ -32,7 +32,7 @@ from typing import Annotated, Any, Protocol, get_args, get_origin, get_type_hint
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from opsagent_jupyter.errors import InvalidArguments, InvalidToolSpec
-from opsagent_jupyter.models import Assessment, Catalog, Effect, Health, Json, Plan, Result, Risk
+from opsagent_jupyter.models import Assessment, Catalog, Health, Json, Risk
 
 Note = Callable[[dict[str, Json]], Awaitable[None]]
 """Makes evidence durable (backend pid and start) before a statement is sent."""
@@ -255,6 +255,3 @@ def arguments_of(function: Run, title: str) -> tuple[type[BaseModel], dict[str, 
         fields[name] = (hint, Field(default=default, description=arg.help, json_schema_extra=extra))
     config = ConfigDict(extra="forbid", frozen=True, str_max_length=20_000)
     return create_model(title, __config__=config, **fields), slots
-
-
-Outcome = Result | Plan | Effect
