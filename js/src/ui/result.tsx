@@ -2,6 +2,7 @@
 import { useState } from "preact/hooks";
 import type { JsonValue, Result, Suggestion, Table } from "../protocol";
 import { asCommand, plain } from "./format";
+import { isPlan, PlanPlot } from "./plan";
 import { t } from "./strings";
 import { Exact } from "./text";
 
@@ -20,18 +21,26 @@ export function ResultView({ result, onUse }: { result: Result; onUse?: (text: s
           ))}
         </ul>
       )}
-      {result.tables.map((table) => (
-        <ResultTable key={table.name} table={table} />
-      ))}
-      {result.tree && (
-        // biome-ignore lint/a11y/noNoninteractiveTabindex: a region that scrolls must be reachable by keyboard
-        <pre class="oa-sql oa-tree" dir="ltr" tabIndex={0}>
-          <Exact text={result.tree} />
-        </pre>
+      {result.tables.map((table) =>
+        isPlan(table) ? <PlanPlot key={table.name} table={table} /> : <ResultTable key={table.name} table={table} />,
       )}
+      {result.tree && <Tree text={result.tree} open={!result.tables.some(isPlan)} />}
       <Notes notes={result.notes} />
       <Suggestions suggestions={result.suggestions} onUse={onUse} />
     </div>
+  );
+}
+
+/** Preformatted text; below a plot of the same plan it is folded away. */
+function Tree({ text, open }: { text: string; open: boolean }) {
+  return (
+    <details class="oa-tree-fold" open={open}>
+      <summary>{t("result.tree")}</summary>
+      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: a region that scrolls must be reachable by keyboard */}
+      <pre class="oa-sql oa-tree" dir="ltr" tabIndex={0}>
+        <Exact text={text} />
+      </pre>
+    </details>
   );
 }
 

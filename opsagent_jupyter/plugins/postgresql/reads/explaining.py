@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BeforeValidator
 
-from opsagent_jupyter.errors import InvalidArguments, MissingRight
+from opsagent_jupyter.errors import InvalidArguments, MissingRight, OpsAgentError
 from opsagent_jupyter.models import Assessment, Json, Result, Risk, Suggestion
 from opsagent_jupyter.plugin import Arg
 from opsagent_jupyter.plugins.postgresql import names
 from opsagent_jupyter.plugins.postgresql.connection import Database, Row
 from opsagent_jupyter.plugins.postgresql.literals import brief
 from opsagent_jupyter.plugins.postgresql.measures import measured
-from opsagent_jupyter.plugins.postgresql.queries import query_in
+from opsagent_jupyter.plugins.postgresql.queries import query, query_in
 from opsagent_jupyter.plugins.postgresql.reads.slow_queries import statements_schema
 from opsagent_jupyter.plugins.postgresql.sheets import cut_note, sheet
 from opsagent_jupyter.plugins.postgresql.toolbox import tools
@@ -70,13 +70,14 @@ async def explain_query(
     tree = read_plan(explained.plan)
     wanted = [mark for mark in tree.marks if mark.kind == "removes_most" and mark.columns and mark.relation]
     suggestions, existing = await _indexes(db, wanted)
+    imagined = None if analyze else await _imagined(db, text, suggestions)
     page = sheet("nodes", _COLUMNS, [_node(node) for node in tree.nodes], db.limits, {"share": "%", "own ms": "ms"})
     return Result(
         summary=_summary(explained, tree, suggestions),
-        highlights=(*_marks(tree), *existing),
+        highlights=(*_marks(tree), *existing, *_gain(tree, imagined, suggestions)),
         tables=(page,),
-        tree=render_tree(tree),
-        figures=_figures(explained, tree),
+        tree=render_tree(tree) + (f"\n\nWith that index:\n{render_tree(imagined)}" if imagined else ""),
+        figures=_figures(explained, tree) | ({"hypothetical_cost": imagined.total_cost} if imagined else {}),
         notes=(*_notes(explained), *cut_note(page)),
         suggestions=tuple(suggestions),
     )
@@ -142,9 +143,40 @@ async def _indexes(db: Database, wanted: list[Mark]) -> tuple[list[Suggestion], 
     return suggestions, existing
 
 
+async def _imagined(db: Database, text: str, suggestions: list[Suggestion]) -> PlanTree | None:
+    """Return the plan as if the first index that is offered were there; None where hypopg is not installed."""
+    from opsagent_jupyter.plugins.postgresql.explain import hypothetical, read_plan
+
+    if not suggestions or not await db.rows(query("extension"), {"name": "hypopg"}):
+        return None
+    relation = await names.table(db, str(suggestions[0].arguments["table"]), kinds=("r", "m"))
+    columns = suggestions[0].arguments["columns"]
+    keys = ", ".join(_quoted_word(str(column)) for column in columns) if isinstance(columns, list) else ""
+    try:
+        async with db.lending() as connection:
+            found = await hypothetical(connection, text, f"CREATE INDEX ON {relation.written} ({keys})")
+    except OpsAgentError:
+        return None  # the plan that there is does not depend on the one that there might be
+    return read_plan(found.plan) if found else None
+
+
+def _gain(tree: PlanTree, imagined: PlanTree | None, suggestions: list[Suggestion]) -> list[str]:
+    if imagined is None:
+        return []
+    table = suggestions[0].arguments["table"]
+    if imagined.total_cost >= tree.total_cost:
+        return [f"A hypothetical index on {table} does not lower the cost: the planner would not use it."]
+    before, after = count(tree.total_cost), count(imagined.total_cost)
+    return [f"With a hypothetical index on {table} the planner's cost falls from {before} to {after}."]
+
+
+def _quoted_word(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
 def _quoted(relation: str) -> str:
     schema, _, name = relation.rpartition(".") if relation.count(".") < 2 else relation.partition(".")
-    quoted = ['"' + part.replace('"', '""') + '"' for part in (schema, name) if part]
+    quoted = [_quoted_word(part) for part in (schema, name) if part]
     return ".".join(quoted)
 
 
