@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from opsagent_jupyter.lifecycle import ApprovalState
 from opsagent_jupyter.models import (
@@ -24,6 +24,14 @@ from opsagent_jupyter.models import (
 )
 from opsagent_jupyter.plugin import Connection, Plugin, Tool
 
+T = TypeVar("T")
+#: The vault's field of a one-time secret; its ``instance`` is the id of the approval request.
+ONE_TIME = "one_time_secret"
+
+
+Place = tuple[datetime, str]
+"""Where a row stands in a list by time: its time and its id."""
+
 
 class Store(Protocol):
     """The shared store. Methods are synchronous, short and thread-safe; each change is one transaction with its audit
@@ -41,6 +49,9 @@ class Store(Protocol):
 
     def audit_page(self, *, before: int | None, limit: int, filters: Mapping[str, str]) -> Sequence[AuditRow]:
         """Return rows newest first; filters: risk, status, server, instance, tool, actor, session, approval, since, until."""
+
+    def audit_counts(self, since: datetime) -> dict[str, dict[str, int]]:
+        """Return how many rows there are since then, by status, risk, server and tool: column -> value -> number."""
 
     def audit_head(self) -> tuple[int, str]:
         """Return (seq, hash) of the newest row; (0, genesis) when empty."""
@@ -70,8 +81,17 @@ class Store(Protocol):
     def credentials(self, instance_id: str) -> dict[str, str]:
         """Return field -> encrypted token."""
 
-    def replace_credentials(self, tokens: Mapping[str, Mapping[str, str]], event: AuditEvent) -> None:
-        """Replace tokens of many instances in one transaction (key rotation): instance id -> field -> token."""
+    def replace_credentials(
+        self, tokens: Mapping[str, Mapping[str, str]], event: AuditEvent, secrets: Mapping[str, str] | None = None
+    ) -> None:
+        """Replace tokens of many instances in one transaction (key rotation): instance id -> field -> token; and those of
+        one-time secrets: approval id -> token, where the secret is still kept."""
+
+    def servers(self) -> Sequence[str]:
+        """Return the names of the servers."""
+
+    def add_server(self, name: str, event: AuditEvent) -> None:
+        """Keep a server that has nothing attached yet; nothing happens when it is known."""
 
     # -- sessions
     def add_session(self, session: Session, event: AuditEvent) -> None:
@@ -80,8 +100,10 @@ class Store(Protocol):
     def session(self, id: str) -> Session:
         """Return a session by id or unique prefix; ``UnknownSession``."""
 
-    def sessions(self, *, limit: int = 100, before: datetime | None = None) -> Sequence[Session]:
-        """Return sessions, the last used first."""
+    def sessions(
+        self, *, limit: int = 100, before: datetime | None = None, after: Place | None = None
+    ) -> Sequence[Session]:
+        """Return sessions, the last used first; ``after`` is the place of the last one of the page before."""
 
     def update_session(self, id: str, event: AuditEvent | None = None, **changes: Any) -> Session:
         """Change title, model, instance, server or closed."""
@@ -98,6 +120,9 @@ class Store(Protocol):
     def messages(self, session: str, after: int = 0, limit: int = 10_000) -> Sequence[Message]:
         """Return a transcript's messages with seq > after, in order."""
 
+    def messages_before(self, session: str, before: int | None, limit: int) -> Sequence[Message]:
+        """Return a transcript's last messages, those with seq < before, newest first."""
+
     # -- approvals
     def add_approval(self, approval: Approval, event: AuditEvent) -> None:
         """Keep a new pending request; when it names ``supersedes``, that one moves to superseded in the same transaction."""
@@ -112,8 +137,9 @@ class Store(Protocol):
         session: str = "",
         limit: int = 100,
         before: datetime | None = None,
+        after: Place | None = None,
     ) -> Sequence[Approval]:
-        """Return requests, newest first."""
+        """Return requests, newest first; ``after`` is the place of the last one of the page before."""
 
     def move(self, id: str, new: ApprovalState, event: AuditEvent, **changes: Any) -> Approval:
         """Move a request along one arrow, one conditional UPDATE; ``AlreadyDecided`` (state, by, at) when somebody else was
@@ -123,8 +149,19 @@ class Store(Protocol):
     def claim(self, id: str, host: str, event: AuditEvent) -> Approval | None:
         """Take an approved request that is still in time, once: approved -> executing. None when it is not to be had."""
 
-    def note(self, id: str, host: str, evidence: Mapping[str, Json]) -> None:
-        """Add evidence to an executing request of this host, durably, before its statement is sent."""
+    def note(self, id: str, host: str, evidence: Mapping[str, Json], secret: str = "") -> None:
+        """Add evidence to an executing request of this host, durably, before its statement is sent; with it the token of
+        a one-time secret, which is deleted when the request fails. ``evidence["secret"]`` says what became of it."""
+
+    def reveal_secret(self, id: str, event: AuditEvent, unseal: Callable[[str], T]) -> T:
+        """Return what ``unseal`` makes of the token, and delete it, with the audit event, in one transaction; nothing is
+        deleted when ``unseal`` raises. ``SecretRevealed``, ``SecretExpired``, ``SecretMissing``."""
+
+    def expire_secrets(self, at: datetime) -> Sequence[str]:
+        """Delete the secrets that nobody asked for within 7 days of the success; return the ids of their requests."""
+
+    def one_time_secrets(self) -> dict[str, str]:
+        """Return approval id -> token of the secrets that are kept (key rotation)."""
 
     def expire(self, at: datetime) -> Sequence[Approval]:
         """Move what is overdue (pending past expires_at, approved past use_by) to expired; return those."""

@@ -32,7 +32,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-__all__ = ["Secret", "Vault", "new_key", "open_vault", "renew", "retire", "rotate"]
+__all__ = ["OneTimeSecret", "Secret", "Vault", "new_key", "open_vault", "renew", "retire", "rotate"]
 
 log = logging.getLogger("opsagent_jupyter")
 Source = Literal["environment", "keyring", "file"]
@@ -86,6 +86,25 @@ class Secret:
 
     def __getstate__(self) -> NoReturn:
         raise TypeError("A Secret is not pickled.")
+
+
+class OneTimeSecret(Secret):
+    """A secret that was taken out of the store for good: ``show()``, or ``with ops.reveal(id) as text``."""
+
+    __slots__ = ()
+
+    def show(self) -> str:
+        """Return the text itself. Printed in a notebook it is saved with it: print it in a terminal."""
+        return self.reveal()
+
+    def __repr__(self) -> str:
+        return "OneTimeSecret(***)"
+
+    def __enter__(self) -> str:
+        return self.reveal()
+
+    def __exit__(self, *_: object) -> None:
+        return None
 
 
 class Key:

@@ -9,16 +9,20 @@
     ├── CallRefused               a normal answer, readable by model and person, never retried by itself
     │   └── InvalidArguments, PolicyDenied, StatementRefused, PreconditionFailed, MissingRight,
     │       PreconditionChanged, DigestMismatch, TurnLimit
-    ├── ApprovalError             ── UnknownApproval, AlreadyDecided, IllegalTransition, NotAllowedToDecide, ReasonRequired
+    ├── ApprovalError             ── UnknownApproval, AlreadyDecided, IllegalTransition, NotAllowedToDecide, ReasonRequired,
+    │                                NotAsShown, SecretMissing, SecretRevealed, SecretExpired, NotAllowedToReveal
     ├── SessionError              ── UnknownSession, SessionBusy, SessionClosed
     ├── ExecutionError            ── MalformedDsn, TargetUnreachable, AuthenticationFailed, TlsRefused, DatabaseError,
     │                                DeadlineExceeded, Cancelled, EffectMissing, OutcomeUnknown
     ├── StoreError                ── StoreUnavailable, StoreLocked, StoreCorrupt, StoreReadOnly, StoreFull,
     │                                SchemaOutdated, SchemaTooNew
     ├── AuditError                ── AuditUnavailable, AuditTampered, AuditQueryError
-    ├── ModelError                ── UnknownModel, ModelUnavailable, ModelRefused, ModelNonsense
+    ├── ModelError                ── UnknownModel, ModelUnavailable, ModelRefused, ModelNonsense, AnswerCutOff
+    ├── RunbookError              ── RunbookMalformed, StepWaiting, StepRefused, StepFailed, StepUnknown, EvidenceTampered
     ├── DemoError
-    └── ProtocolError             ── UnknownMessage, VersionMismatch
+    ├── ProtocolError             ── UnknownMessage, VersionMismatch
+    └── RequestError              ── InvalidRequest, InvalidCursor, RequestTooLarge, TooManyRequests, NotAuthenticated,
+                                     NotAuthorized, CrossSite, SessionRequired, UnknownRoute, MethodNotAllowed
 
 The class docstring is the default message; facts are attributes; ``hint`` says what to do next. A message never holds
 a secret: an error is printed, stored and shown to the model. Nothing in the product branches on message text.
@@ -250,6 +254,42 @@ class ReasonRequired(ApprovalError):
     hint = "Give one, for example --reason 'blocks checkout since 14:02, owner informed'."
 
 
+class NotAsShown(ApprovalError):
+    """This request is not what the screen showed, so nothing was decided."""
+
+    code = "approval.not_as_shown"
+    hint = "Load the request again, read it, and decide then."
+
+
+class SecretMissing(ApprovalError):
+    """This request keeps no secret that could be shown."""
+
+    code = "approval.secret_missing"
+
+
+class SecretRevealed(ApprovalError):
+    """This secret was shown already, and it is shown only once."""
+
+    code = "approval.secret_revealed"
+    hint = "If the right person did not see it, set a new one in the database."
+    by: str
+    at: str
+
+
+class SecretExpired(ApprovalError):
+    """Nobody asked for this secret in time, so it was deleted."""
+
+    code = "approval.secret_expired"
+    hint = "Set a new one in the database."
+
+
+class NotAllowedToReveal(ApprovalError):
+    """This secret is shown only to the person who asked for the call, or who approved it."""
+
+    code = "approval.secret_not_yours"
+    hint = "Ask one of them."
+
+
 class SessionError(OpsAgentError):
     """The conversation cannot be used like this."""
 
@@ -324,7 +364,7 @@ class DeadlineExceeded(ExecutionError):
     """The call took longer than its deadline and was cancelled in the database."""
 
     code = "execution.deadline"
-    hint = "Raise the deadline if the work is wanted, or look at %opsagent run get_locks for what it waited on."
+    hint = "Raise the deadline if the work is wanted, or look at what runs and waits in the database: %opsagent ask who is blocking whom?"
 
 
 class Cancelled(ExecutionError):
@@ -464,6 +504,57 @@ class ModelNonsense(ModelError):
     retryable = True
 
 
+class RunbookError(OpsAgentError):
+    """A runbook cannot be made, run or verified."""
+
+    code = "runbook"
+
+
+class RunbookMalformed(RunbookError):
+    """This file is no runbook."""
+
+    code = "runbook.malformed"
+    hint = "`opsagent runbook export FILE` writes one from a conversation."
+
+
+class StepWaiting(RunbookError):
+    """A step waits for a person's decision, so the runbook stops here."""
+
+    code = "runbook.step_waiting"
+
+
+class StepRefused(RunbookError):
+    """A step was refused, so the runbook stops here."""
+
+    code = "runbook.step_refused"
+
+
+class StepFailed(RunbookError):
+    """A step failed, so the runbook stops here."""
+
+    code = "runbook.step_failed"
+
+
+class StepUnknown(RunbookError):
+    """Whether a step took effect is not known, so the runbook stops here."""
+
+    code = "runbook.step_unknown"
+
+
+class EvidenceTampered(RunbookError):
+    """The evidence in this notebook is not what was recorded."""
+
+    code = "runbook.tampered"
+
+
+class AnswerCutOff(ModelError):
+    """The answer broke off before its end; what was said is kept."""
+
+    code = "model.cut_off"
+    hint = "Say “go on” to hear the rest."
+    retryable = True
+
+
 class DemoError(OpsAgentError):
     """The demo could not start."""
 
@@ -487,3 +578,81 @@ class VersionMismatch(ProtocolError):
 
     code = "protocol.version_mismatch"
     hint = "Restart the kernel and reload the page; `opsagent doctor` shows the versions."
+
+
+class RequestError(OpsAgentError):
+    """The Jupyter server could not take this request."""
+
+    code = "request"
+
+
+class InvalidRequest(RequestError):
+    """The request's path, query or body is not what this endpoint takes."""
+
+    code = "request.invalid"
+    hint = "The OpenAPI document at opsagent/api/openapi.json says what each endpoint takes."
+
+
+class InvalidCursor(RequestError):
+    """This cursor was not made by this list."""
+
+    code = "request.cursor"
+    hint = "Take `next` from the last page as it is, with the same filters; without a cursor the list begins anew."
+
+
+class RequestTooLarge(RequestError):
+    """The request's body is larger than this endpoint takes."""
+
+    code = "request.too_large"
+    limit: int
+
+
+class TooManyRequests(RequestError):
+    """Too many requests came from this person in a short time."""
+
+    code = "request.too_many"
+    hint = "Wait for as many seconds as Retry-After says."
+    retryable = True
+    seconds: float
+
+
+class NotAuthenticated(RequestError):
+    """The Jupyter server does not know who asks."""
+
+    code = "request.not_authenticated"
+    hint = "Log in to Jupyter in this browser, or send its token."
+
+
+class NotAuthorized(RequestError):
+    """This person has no right to do that on this Jupyter server."""
+
+    code = "request.not_authorized"
+    hint = "Whoever runs this Jupyter server can give it: the resources are opsagent:read, opsagent:operate, opsagent:approve."
+
+
+class CrossSite(RequestError):
+    """The request comes from another page, or lacks the token that shows it does not."""
+
+    code = "request.cross_site"
+    hint = "Send the value of the cookie _xsrf as the header X-XSRFToken, from a page of this Jupyter server."
+
+
+class SessionRequired(RequestError):
+    """A token alone decides nothing: a person decides, logged in to Jupyter in a browser."""
+
+    code = "request.session_required"
+    hint = "Decide in JupyterLab, in a notebook, or with `opsagent approve`: programs that hold the token can only ask."
+
+
+class UnknownRoute(RequestError):
+    """There is nothing at this address."""
+
+    code = "request.unknown_route"
+    hint = InvalidRequest.hint
+
+
+class MethodNotAllowed(RequestError):
+    """This address does not take this method."""
+
+    code = "request.method"
+    hint = InvalidRequest.hint

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
-from opsagent_jupyter.contracts import Connections, Plugins, Store
+from opsagent_jupyter.contracts import ONE_TIME, Connections, Plugins, Store, Vault
 from opsagent_jupyter.errors import (
     AlreadyDecided,
     ApprovalError,
@@ -32,6 +32,8 @@ from opsagent_jupyter.errors import (
     DigestMismatch,
     EffectMissing,
     ExecutionError,
+    KeyMissing,
+    NotAllowedToReveal,
     OpsAgentError,
     OutcomeUnknown,
     PluginError,
@@ -79,6 +81,9 @@ DECISIONS: dict[str, ApprovalState] = {
 #: Tries, with pauses of up to 5 s, to record an outcome in a store that is busy or full.
 SETTLE_ATTEMPTS = 60
 
+#: Requests that are read from the store at a time.
+PAGE = 100
+
 #: Levels of lists and objects in an argument that are recorded.
 NESTED = 20
 
@@ -96,6 +101,11 @@ class Ask:
     call: str = field(default_factory=new_id)
     dry_run: bool = False
     supersedes: str = ""
+    request: str = ""
+    """The id that an approval request for it shall have: a step of a runbook can be asked for once, because the store
+    keeps an id once. A random one by default."""
+    details: Mapping[str, Json] = field(default_factory=dict)
+    """Where it comes from, for the audit: which step of which run of a runbook."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +175,13 @@ class Executor:
         limits: Limits,
         setup: str = "personal",
         pending: timedelta = timedelta(hours=24),
+        vault: Vault | None = None,
+        hide: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self.vault = vault
+        """Seals the secrets that calls make; without it such calls fail before anything is sent."""
+        self.hide = hide
+        """Makes a secret known to everything that redacts in this host."""
         self.store = store
         self.plugins = plugins
         self.connections = connections
@@ -286,6 +302,7 @@ class Executor:
             error_code=error.code,
             host=self.host.id,
             setup=self.setup,
+            details=self._clean_values(dict(ask.details)),
         )
         await self._audit(event)
         if call:
@@ -317,6 +334,7 @@ class Executor:
         if call.ask.dry_run:
             return await self._dry_run(call, approval, started)
         event = self._approval_event("approval.pending", approval, call.actor, status="pending")
+        event = event.model_copy(update={"details": self._clean_values(dict(call.ask.details))})
         await self._stored(self.store.add_approval, approval, event)
         return self._record(
             call, "waiting", approval=approval.id, summary=approval.plan.title, milliseconds=_milliseconds(started)
@@ -356,7 +374,7 @@ class Executor:
         assert call.plan is not None  # set by _planned on the only way here
         created = now()
         draft = Approval(
-            id=new_id(),
+            id=call.ask.request or new_id(),
             digest="",
             tool=call.tool.full_name,
             tool_version=call.tool.version,
@@ -551,9 +569,10 @@ class Executor:
         if not call.tool.changes:
             return await self._read_approved(call)
 
-        async def note(evidence: dict[str, Json]) -> None:
+        async def note(evidence: dict[str, Json], *, secret: Callable[[], str] | None = None) -> None:
             nonlocal sent
-            await self._stored(self.store.note, approval.id, self.host.id, evidence)
+            token = self._sealed(approval, secret) if secret else ""
+            await self._stored(self.store.note, approval.id, self.host.id, evidence, token)
             sent = True
 
         try:
@@ -636,6 +655,36 @@ class Executor:
             return None
         return record_of(ended)
 
+    # -- secrets that are shown once --------------------------------------------------------------------------------
+
+    def _sealed(self, approval: Approval, secret: Callable[[], str]) -> str:
+        """The token of a secret that a call has made; it decrypts for this request only."""
+        if self.vault is None:
+            raise KeyMissing("This host has no key to keep the secret that this call makes.")
+        self.hide(secret())
+        return self.vault.encrypt(secret(), instance=approval.id, field=ONE_TIME)
+
+    async def reveal(self, id: str, actor: Actor) -> Callable[[], str]:
+        """Return what tells the secret of a request, for the one time: to the person who asked for the call or approved
+        it. From then on it is gone from the store. Raises ``ApprovalError`` subclasses."""
+        vault = self.vault
+        if vault is None:
+            raise KeyMissing("This host has no key to read the secret with.")
+        approval = await self._stored(self.store.approval, id)
+        if actor.agent or actor.id not in {who.id for who in (approval.requester, approval.decided_by) if who}:
+            error = NotAllowedToReveal()
+            event = self._approval_event("secret.denied", approval, actor, status="denied")
+            await self._audit(event.model_copy(update={"error_code": error.code, "summary": error.message}))
+            raise error
+
+        def unseal(token: str) -> Callable[[], str]:
+            text = vault.decrypt(token, instance=approval.id, field=ONE_TIME)
+            self.hide(text)
+            return lambda: text
+
+        event = self._approval_event("secret.revealed", approval, actor, status="revealed")
+        return await self._stored(self.store.reveal_secret, approval.id, event, unseal)
+
     # -- cancelling and recovering --------------------------------------------------------------------------------
 
     def cancel(self, id: str) -> bool:
@@ -653,6 +702,7 @@ class Executor:
         """Expire what is overdue, take dead hosts' calls for unknown, and probe what is unknown."""
         at = now()
         await self._stored(self.store.expire, at)
+        await self._stored(self.store.expire_secrets, at)
         for approval in [*await self._stored(self.store.orphans, at - lease), *await self._lost()]:
             effect = Effect(
                 state="unknown", summary="the host that ran it ended before it reported", error_code="host.lost"
@@ -661,12 +711,22 @@ class Executor:
                 await self._settle(approval, effect, self._executor)
             except ApprovalError:
                 continue  # its host, or another sweeper, was first
-        for approval in await self._stored(self.store.approvals, states=(ApprovalState.UNKNOWN,)):
+        for approval in await self.every(ApprovalState.UNKNOWN):
             await self.probe(approval)
+
+    async def every(self, state: ApprovalState) -> list[Approval]:
+        """All requests in a state, page by page: many that cannot be settled must not hide one that can."""
+        found: list[Approval] = []
+        while True:
+            after = (found[-1].created_at, found[-1].id) if found else None
+            page = await self._stored(self.store.approvals, states=(state,), limit=PAGE, after=after)
+            found += page
+            if len(page) < PAGE:
+                return found
 
     async def _lost(self) -> list[Approval]:
         """Calls that this host claimed and whose outcome it could not record."""
-        executing = await self._stored(self.store.approvals, states=(ApprovalState.EXECUTING,))
+        executing = await self.every(ApprovalState.EXECUTING)
         return [
             approval for approval in executing if approval.host == self.host.id and approval.id not in self._running
         ]
@@ -719,6 +779,7 @@ class Executor:
             "statements": tuple(self._clean(text) for text in call.plan.statements) if call.plan else (),
             "host": self.host.id,
             "setup": self.setup,
+            "details": self._clean_values(dict(call.ask.details)),
         }
         return AuditEvent.model_validate(base | more)
 

@@ -18,7 +18,8 @@ returns a ``Plan``), with ``perform`` and, where an outcome can be read back aft
     async def _(db: Database, plan: Plan, evidence: Mapping[str, Json]) -> Effect: ...
 
 Rules: planning reads only; ``perform`` runs exactly ``plan.statements`` and calls ``note`` with what identifies the backend
-before it sends the first; an end that was not seen raises ``OutcomeUnknown`` or returns ``unknown``, never ``failed``.
+(and with the secret that it has made, if any) before it sends the first; an end that was not seen raises
+``OutcomeUnknown`` or returns ``unknown``, never ``failed``.
 """
 
 from __future__ import annotations
@@ -34,8 +35,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from opsagent_jupyter.errors import InvalidArguments, InvalidToolSpec
 from opsagent_jupyter.models import Assessment, Catalog, Health, Json, Risk
 
-Note = Callable[[dict[str, Json]], Awaitable[None]]
-"""Makes evidence durable (backend pid and start) before a statement is sent."""
+
+class Note(Protocol):
+    """Makes evidence durable (backend pid and start) before a statement is sent."""
+
+    async def __call__(self, evidence: dict[str, Json], *, secret: Callable[[], str] | None = None) -> None:
+        """Keep the evidence and, encrypted, a secret that the call makes: shown once to a person who asked or decided,
+        when the call has succeeded. The last secret of a call counts."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,17 @@ class Plugin(Protocol):
         """Open a connection for the instance ``name``; raise an ``ExecutionError`` that says what to do."""
 
 
+@runtime_checkable
+class Accounts(Protocol):
+    """What a plugin may have besides: the database accounts that it is best attached with."""
+
+    async def account_sql(self, connection: Any, observer: str = "", operator: str = "") -> str:
+        """Return the commands, for an administrator to run, that make an account that reads and one that changes."""
+
+    async def excess(self, connection: Any) -> tuple[str, ...]:
+        """Say what the account of a connection that shall only read could change all the same."""
+
+
 Run = Callable[..., Awaitable[Any]]
 
 
@@ -116,6 +133,8 @@ class Tool:
     patterns: tuple[str, ...] = ()
     slots: Mapping[str, Arg] = field(default_factory=dict)
     hooks: dict[str, Run] = field(default_factory=dict, compare=False)
+    least: Risk | None = None
+    """The level that arguments can bring it down to, where a part of what it does is milder; its own level by default."""
 
     @property
     def full_name(self) -> str:
@@ -169,7 +188,8 @@ class Tool:
         if hook is None:
             return Assessment(risk=self.risk)
         found: Assessment = hook(arguments)  # type: ignore[assignment]
-        return found if found.risk.rank >= self.risk.rank else Assessment(risk=self.risk, reasons=found.reasons)
+        least = self.least or self.risk
+        return found if found.risk.rank >= least.rank else Assessment(risk=least, reasons=found.reasons)
 
 
 class Toolbox:
@@ -198,11 +218,15 @@ class Toolbox:
         phrases: tuple[str, ...],
         keywords: tuple[str, ...] = (),
         patterns: tuple[str, ...] = (),
+        least: Risk | None = None,
     ) -> Callable[[Run], Tool]:
-        """Declare the planning half of a tool that changes something; its risk is at least medium."""
-        if risk is Risk.LOW:
+        """Declare the planning half of a tool that changes something; its risk is at least medium.
+
+        ``least`` is how low an assessment of its arguments may come, for a tool that also does something milder.
+        """
+        if Risk.LOW in (risk, least):
             raise InvalidToolSpec(f"A changing tool of {self.plugin} is declared low: the lowest is medium.")
-        return lambda function: self._add(function, risk, phrases, keywords, patterns, changes=True)
+        return lambda function: self._add(function, risk, phrases, keywords, patterns, changes=True, least=least)
 
     def _add(
         self,
@@ -213,6 +237,7 @@ class Toolbox:
         patterns: tuple[str, ...],
         *,
         changes: bool,
+        least: Risk | None = None,
     ) -> Tool:
         name = function.__name__
         if name in self.tools or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
@@ -234,6 +259,7 @@ class Toolbox:
             keywords,
             patterns,
             slots,
+            least=least,
         )
         self.tools[name] = tool
         return tool

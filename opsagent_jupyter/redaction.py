@@ -11,6 +11,7 @@ import html
 import json
 import re
 import threading
+import traceback
 from collections.abc import Iterator, Mapping
 from typing import NoReturn
 from urllib.parse import quote, quote_plus
@@ -207,3 +208,8 @@ def _likely(text: str) -> list[tuple[int, int]]:
 def _names_secret(name: str) -> bool:
     """True for password, apiKey, PGPASSWORD, client-secret and the like."""
     return _SECRET_NAME.search(_CAMEL.sub("_", name).lower()) is not None
+
+
+def place_of(error: BaseException) -> str:
+    """Say for a log what kind of error a bug was and where, but not its text, which may hold a secret."""
+    return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"

@@ -102,7 +102,10 @@ def sql(name: str) -> str:
 
 def links(rows: Sequence[AuditRow]) -> pa.RecordBatch:
     """Rows of the chain as Arrow, the input of derive.sql."""
-    return pa.record_batch([pa.array([getattr(row, name) for row in rows]) for name in LINKS.names], schema=LINKS)
+    columns = zip(*rows, strict=True) if rows else ([] for _ in LINKS)
+    return pa.record_batch(
+        [pa.array(values, field.type) for values, field in zip(columns, LINKS, strict=True)], schema=LINKS
+    )
 
 
 class DuckProjection:

@@ -225,7 +225,7 @@ def readable(row: AuditRow) -> AuditRow:
             return row
     except ValueError:
         pass
-    return row.model_copy(update={"body": canonical({"type": "unreadable", "details": {"body": row.body}})})
+    return row._replace(body=canonical({"type": "unreadable", "details": {"body": row.body}}))
 
 
 def _expected(row: AuditRow) -> dict[str, Any]:

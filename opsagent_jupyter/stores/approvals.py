@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, insert, or_, select, union_all, update
 
+from opsagent_jupyter.contracts import Place
 from opsagent_jupyter.errors import ApprovalError, DigestMismatch, StoreCorrupt, UnknownApproval
 from opsagent_jupyter.lifecycle import TRANSITIONS, ApprovalState
 from opsagent_jupyter.models import Actor, Approval, AuditEvent, Json
+from opsagent_jupyter.stores import one_time
 from opsagent_jupyter.stores.documents import document
 from opsagent_jupyter.stores.latecomers import already_decided, require_in_time
 from opsagent_jupyter.stores.ledger import Change
+from opsagent_jupyter.stores.pages import beyond
 from opsagent_jupyter.stores.prefixes import matches
 from opsagent_jupyter.stores.tables import approval_requests, hosts, plugin_audit_log
 
@@ -71,15 +74,27 @@ def hold(change: Change, id: str) -> Approval:
 
 
 def page(
-    connection: Connection, states: Sequence[ApprovalState], session: str, limit: int, before: datetime | None
+    connection: Connection,
+    states: Sequence[ApprovalState],
+    session: str,
+    limit: int,
+    before: datetime | None,
+    after: Place | None = None,
 ) -> Sequence[Approval]:
+    """Requests, newest first. Each state is read by itself, from its own index, and no further than the limit."""
     found = select(T).order_by(T.c.created_at.desc(), T.c.id).limit(limit)
-    if states:
-        found = found.where(T.c.state.in_([str(state) for state in states]))
     if session:
         found = found.where(T.c.session == session)
     if before is not None:
         found = found.where(T.c.created_at < before)
+    if after is not None:
+        found = found.where(*beyond(T.c.created_at, T.c.id, after))
+    if len(states) > 1:
+        each = [found.where(T.c.state == str(state)).subquery() for state in dict.fromkeys(states)]
+        every = union_all(*(select(part) for part in each)).subquery()
+        found = select(every).order_by(every.c.created_at.desc(), every.c.id).limit(limit)
+    elif states:
+        found = found.where(T.c.state == str(states[0]))
     return [approval_of(row) for row in connection.execute(found)]
 
 
@@ -105,6 +120,8 @@ def transit(
         raise TypeError(f"a move sets no {', '.join(sorted(unknown))}")
     require_in_time(approval, new)
     fields = {**_implied(approval, new, event), **changes}
+    if ended := one_time.follow(change.connection, approval.id, new, change.at):
+        fields["evidence"] = {**approval.evidence, **fields.get("evidence", {}), **ended}
     after = Approval.model_validate({**approval.model_dump(), **fields, "state": new, "version": approval.version + 1})
     _write(change, approval, after)
     change.audit(_complete(event, after))
@@ -117,6 +134,12 @@ def _write(change: Change, before: Approval, after: Approval) -> None:
     written = change.connection.execute(update(T).where(still).values(columns_of(after)))
     if written.rowcount != 1:
         raise already_decided(hold(change, before.id))
+
+
+def remark(change: Change, approval: Approval, evidence: Mapping[str, Json]) -> None:
+    """Add evidence to a request whatever its state; its version goes on, so that screens take it."""
+    noted = {"evidence": {**approval.evidence, **evidence}, "version": approval.version + 1}
+    _write(change, approval, approval.model_copy(update=noted))
 
 
 def _implied(approval: Approval, new: ApprovalState, event: AuditEvent) -> dict[str, Any]:
@@ -198,7 +221,7 @@ def about(approval: Approval, type: str, actor: Actor, at: datetime, **more: Any
     )
 
 
-def note(connection: Connection, id: str, host: str, evidence: Mapping[str, Json]) -> None:
+def note(connection: Connection, id: str, host: str, evidence: Mapping[str, Json], secret: str) -> None:
     """Add evidence to a request that this host executes; otherwise nothing may be sent, so it is an error."""
     row = connection.execute(select(T).where(T.c.id == id).with_for_update()).one_or_none()
     if row is None:
@@ -206,7 +229,10 @@ def note(connection: Connection, id: str, host: str, evidence: Mapping[str, Json
     approval = approval_of(row)
     if approval.state is not S.EXECUTING or approval.host != host:
         raise already_decided(approval)
-    noted = approval.model_copy(update={"evidence": {**approval.evidence, **evidence}})
+    mark: dict[str, Json] = {one_time.MARK: "kept"} if secret else {}
+    noted = approval.model_copy(update={"evidence": {**approval.evidence, **evidence, **mark}})
+    if secret:
+        one_time.keep(connection, id, secret)
     still = and_(T.c.id == id, T.c.state == S.EXECUTING.value, T.c.host == host)
     connection.execute(update(T).where(still).values(body=columns_of(noted)["body"]))
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, delete, insert, or_, select, update
 from opsagent_jupyter.errors import InstanceExists, StoreCorrupt, UnknownInstance
 from opsagent_jupyter.models import AuditEvent, Instance, Json, canonical
 from opsagent_jupyter.names import near
+from opsagent_jupyter.stores import one_time
 from opsagent_jupyter.stores.documents import document
 from opsagent_jupyter.stores.ledger import Change
 from opsagent_jupyter.stores.tables import agent_plugins, plugins, servers
@@ -31,7 +32,7 @@ def find(connection: Connection, name: str) -> Instance:
     if not rows:
         raise UnknownInstance(
             f"No database {name!r} is attached{near(name, names(connection))}.",
-            hint="`%opsagent servers` lists what is attached; `%opsagent attach postgresql NAME` attaches one.",
+            hint="`%opsagent servers` lists what is attached; `%opsagent attach postgresql|mongodb NAME` attaches one.",
         )
     return instance_of(min(rows, key=lambda row: row.name != name))
 
@@ -64,8 +65,18 @@ def _know(change: Change, instance: Instance) -> None:
     if change.connection.execute(select(plugins.c.name).where(plugins.c.name == instance.plugin)).first() is None:
         define(change, instance.plugin, "", {})
     if instance.server not in servers_of(change.connection):
-        change.connection.execute(insert(servers).values(name=instance.server, created_at=change.at))
-        change.announce("server", instance.server, "added")
+        _begin(change, instance.server)
+
+
+def _begin(change: Change, server: str) -> None:
+    change.connection.execute(insert(servers).values(name=server, created_at=change.at))
+    change.announce("server", server, "added")
+
+
+def add_server(change: Change, name: str, event: AuditEvent) -> None:
+    if name not in servers_of(change.connection):
+        _begin(change, name)
+        change.audit(event)
 
 
 def define(change: Change, name: str, version: str, definition: Mapping[str, Json]) -> None:
@@ -94,11 +105,14 @@ def credentials(connection: Connection, id: str) -> dict[str, str]:
     return dict(json.loads(found))
 
 
-def recrypt(change: Change, tokens: Mapping[str, Mapping[str, str]], event: AuditEvent) -> None:
+def recrypt(
+    change: Change, tokens: Mapping[str, Mapping[str, str]], event: AuditEvent, secrets: Mapping[str, str]
+) -> None:
     for key, fields in tokens.items():
         name = change.connection.execute(select(A.c.name).where(A.c.id == key)).scalar_one_or_none()
         if name is None:
             raise UnknownInstance(f"No database with the id {key!r} is attached.")
         change.connection.execute(update(A).where(A.c.id == key).values(credentials=canonical(dict(fields))))
         change.announce("instance", name, "recrypted")
+    one_time.recrypt(change.connection, secrets)
     change.audit(event)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, func, insert, select, union, update
 
 from opsagent_jupyter.audit.chain import body_of, link
 from opsagent_jupyter.errors import AuditQueryError, AuditUnavailable, StoreCorrupt
@@ -17,8 +18,12 @@ from opsagent_jupyter.stores.storage import Storage
 from opsagent_jupyter.stores.tables import chain_head, change_feed, plugin_audit_log, storable
 
 HEAD = select(chain_head).where(chain_head.c.id == 1)
-ROW = select(*(plugin_audit_log.c[name] for name in AuditRow.model_fields))
+ROW = select(*(plugin_audit_log.c[name] for name in AuditRow._fields))
 ENTRY = select(change_feed)
+#: Made once: making them anew costs more than what SQLite does with them.
+_RECORD, _ANNOUNCE = insert(plugin_audit_log), insert(change_feed)
+_MOVE = update(chain_head).where(chain_head.c.id == 1)
+_LOCKED_HEAD = HEAD.with_for_update()
 
 
 class Change:
@@ -61,17 +66,21 @@ class Change:
     def settle(self, *, notify: bool) -> None:
         """Write what was audited and announced, and move the head."""
         if self._events:
-            self.connection.execute(insert(plugin_audit_log), self._events)
+            self.connection.execute(_RECORD, _alone(self._events))
         if self._entries:
-            self.connection.execute(insert(change_feed), self._entries)
+            self.connection.execute(_ANNOUNCE, _alone(self._entries))
         if self._events or self._entries:
-            moved = update(chain_head).where(chain_head.c.id == 1)
             values = {"audit_seq": self.seq, "audit_hash": self._hash, "feed_seq": self._feed_seq}
             if notify:
                 notification = func.pg_notify(channel_of(self.log_id), str(self._feed_seq))
-                self.connection.execute(moved.values(values).returning(notification)).all()
+                self.connection.execute(_MOVE.values(values).returning(notification)).all()
             else:
-                self.connection.execute(moved.values(values))
+                self.connection.execute(_MOVE, values)
+
+
+def _alone(rows: list[dict[str, Any]]) -> list[dict[str, Any]] | dict[str, Any]:
+    """A single row by itself, which is sent in one step less than a list."""
+    return rows[0] if len(rows) == 1 else rows
 
 
 def channel_of(log_id: str) -> str:
@@ -90,7 +99,7 @@ def change(storage: Storage) -> Iterator[Change]:
 
 def head_of(connection: Connection, *, lock: bool = False) -> Any:
     """The head's row; ``StoreCorrupt`` when somebody removed it."""
-    row = connection.execute(HEAD.with_for_update() if lock else HEAD).one_or_none()
+    row = connection.execute(_LOCKED_HEAD if lock else HEAD).one_or_none()
     if row is None:
         raise StoreCorrupt("The store has lost the head of its audit chain.")
     return row
@@ -124,6 +133,12 @@ FILTER_COLUMNS = (
 )  # fmt: skip
 
 
+ACTORS = (plugin_audit_log.c.actor, plugin_audit_log.c.actor_name)
+
+#: The columns that statistics count by.
+COUNTED = ("status", "risk", "server", "tool")
+
+
 def columns_after(connection: Connection, after: int, limit: int) -> Sequence[dict[str, Any]]:
     """The filter columns of the chain's rows with seq > after, in order."""
     table = plugin_audit_log.c
@@ -139,14 +154,46 @@ def rows_after(connection: Connection, after: int, limit: int) -> Sequence[Audit
 def rows_before(
     connection: Connection, before: int | None, limit: int, filters: Mapping[str, str]
 ) -> Sequence[AuditRow]:
-    found = ROW.where(*(_condition(name, value) for name, value in filters.items()))
+    seq = plugin_audit_log.c.seq
+    found = ROW.where(*(_condition(name, value) for name, value in filters.items() if name != "actor"))
     if before is not None:
-        found = found.where(plugin_audit_log.c.seq < before)
-    return _rows(connection, found.order_by(plugin_audit_log.c.seq.desc()).limit(limit))
+        found = found.where(seq < before)
+    found = found.where(*_around(connection, filters)).order_by(seq.desc()).limit(limit)
+    if "actor" not in filters:
+        return _rows(connection, found)
+    # An id or a name: each is read from its own index, and no further than the limit.
+    ways = [found.where(column == filters["actor"]).subquery() for column in ACTORS]
+    either = union(*(select(way) for way in ways)).subquery()
+    return _rows(connection, select(either).order_by(either.c.seq.desc()).limit(limit))
+
+
+def _around(connection: Connection, filters: Mapping[str, str]) -> Sequence[Any]:
+    """Bounds of the sequence for a span of time that has an end, so that no newer row is looked at.
+
+    They are counted from the rows of the span themselves: clocks differ and are set back, so times do not follow the
+    sequence, and a record with a wrong time must hide no other.
+    """
+    if "until" not in filters:
+        return ()
+    seq = plugin_audit_log.c.seq
+    span = [_condition(name, filters[name]) for name in ("since", "until") if name in filters]
+    first, last = connection.execute(select(func.min(seq), func.max(seq)).where(*span)).one()
+    return (seq.between(first or 0, last or 0),)
+
+
+def counts(connection: Connection, since: datetime) -> dict[str, dict[str, int]]:
+    """How many rows there are since then, by each of a few columns, all counted in one walk."""
+    columns = [plugin_audit_log.c[name] for name in COUNTED]
+    found = select(*columns, func.count()).where(plugin_audit_log.c.at >= since).group_by(*columns)
+    totals: dict[str, Counter[str]] = {name: Counter() for name in COUNTED}
+    for *values, number in connection.execute(found):
+        for name, value in zip(COUNTED, values, strict=True):
+            totals[name][value] += number
+    return {name: dict(sorted(counter.items())) for name, counter in totals.items()}
 
 
 def _rows(connection: Connection, found: Select[Any]) -> Sequence[AuditRow]:
-    return [AuditRow.model_construct(**row._mapping) for row in connection.execute(found)]  # noqa: SLF001 - public in SQLAlchemy
+    return [AuditRow._make(row) for row in connection.execute(found)]
 
 
 def _condition(name: str, value: str) -> Any:
@@ -156,8 +203,6 @@ def _condition(name: str, value: str) -> Any:
             return columns.at >= _time(name, value)
         case "until":
             return columns.at < _time(name, value)
-        case "actor":
-            return or_(columns.actor == value, columns.actor_name == value)
         case "risk" | "status" | "server" | "instance" | "tool" | "session" | "approval":
             return columns[name] == value
     raise AuditQueryError(

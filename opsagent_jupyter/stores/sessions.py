@@ -8,10 +8,12 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, or_, select, update
 
+from opsagent_jupyter.contracts import Place
 from opsagent_jupyter.errors import StoreCorrupt, UnknownSession
 from opsagent_jupyter.models import AuditEvent, Message, Session, now
 from opsagent_jupyter.stores.documents import document
 from opsagent_jupyter.stores.ledger import Change
+from opsagent_jupyter.stores.pages import beyond
 from opsagent_jupyter.stores.prefixes import matches
 from opsagent_jupyter.stores.tables import chat_messages, chat_sessions
 
@@ -35,10 +37,12 @@ def find(connection: Connection, id: str) -> Session:
     return session_of(connection.execute(SESSION.where(S.c.id == found[0])).one())
 
 
-def page(connection: Connection, limit: int, before: datetime | None) -> Sequence[Session]:
+def page(connection: Connection, limit: int, before: datetime | None, after: Place | None = None) -> Sequence[Session]:
     found = SESSION.order_by(S.c.updated_at.desc(), S.c.id).limit(limit)
     if before is not None:
         found = found.where(S.c.updated_at < before)
+    if after is not None:
+        found = found.where(*beyond(S.c.updated_at, S.c.id, after))
     return [session_of(row) for row in connection.execute(found)]
 
 
@@ -74,6 +78,13 @@ def append(change: Change, message: Message) -> Message:
 
 def transcript(connection: Connection, session: str, after: int, limit: int) -> Sequence[Message]:
     found = select(M).where(M.c.session == session, M.c.seq > after).order_by(M.c.seq).limit(limit)
+    return [_message(row) for row in connection.execute(found)]
+
+
+def transcript_before(connection: Connection, session: str, before: int | None, limit: int) -> Sequence[Message]:
+    found = select(M).where(M.c.session == session).order_by(M.c.seq.desc()).limit(limit)
+    if before is not None:
+        found = found.where(M.c.seq < before)
     return [_message(row) for row in connection.execute(found)]
 
 

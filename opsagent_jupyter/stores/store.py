@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from opsagent_jupyter.config import data_folder
-from opsagent_jupyter.errors import ConfigError, MissingExtra, StoreCorrupt, StoreError
+from opsagent_jupyter.contracts import Place
+from opsagent_jupyter.errors import ConfigError, MissingExtra, SecretExpired, StoreCorrupt, StoreError
 from opsagent_jupyter.lifecycle import ApprovalState
 from opsagent_jupyter.models import (
     Approval,
@@ -26,7 +27,7 @@ from opsagent_jupyter.models import (
     Message,
     Session,
 )
-from opsagent_jupyter.stores import approvals, instances, ledger, schema, sessions
+from opsagent_jupyter.stores import approvals, instances, ledger, one_time, revealing, schema, sessions
 from opsagent_jupyter.stores.copying import copy_rows
 from opsagent_jupyter.stores.latecomers import already_decided
 from opsagent_jupyter.stores.sqlite import SqliteFile, explain_os
@@ -34,6 +35,7 @@ from opsagent_jupyter.stores.storage import Storage
 from opsagent_jupyter.stores.tables import hosts
 from opsagent_jupyter.stores.watching import Watch
 
+T = TypeVar("T")
 SQLITE = {"sqlite", "sqlite+pysqlite"}
 POSTGRESQL = {"postgresql", "postgres", "postgresql+psycopg"}
 
@@ -132,6 +134,10 @@ class SharedStore:
         with self._storage.reading() as connection:
             return ledger.rows_before(connection, before, limit, filters)
 
+    def audit_counts(self, since: datetime) -> dict[str, dict[str, int]]:
+        with self._storage.reading() as connection:
+            return ledger.counts(connection, since)
+
     def audit_head(self) -> tuple[int, str]:
         with self._storage.reading() as connection:
             head = ledger.head_of(connection)
@@ -170,14 +176,21 @@ class SharedStore:
         with self._storage.reading() as connection:
             return instances.credentials(connection, instance_id)
 
-    def replace_credentials(self, tokens: Mapping[str, Mapping[str, str]], event: AuditEvent) -> None:
+    def replace_credentials(
+        self, tokens: Mapping[str, Mapping[str, str]], event: AuditEvent, secrets: Mapping[str, str] | None = None
+    ) -> None:
         with ledger.change(self._storage) as change:
-            instances.recrypt(change, tokens, event)
+            instances.recrypt(change, tokens, event, secrets or {})
 
     def servers(self) -> Sequence[str]:
         """Return the names of the servers that have, or had, a database attached."""
         with self._storage.reading() as connection:
             return instances.servers_of(connection)
+
+    def add_server(self, name: str, event: AuditEvent) -> None:
+        """Keep a server that has nothing attached yet; nothing happens when it is known."""
+        with ledger.change(self._storage) as change:
+            instances.add_server(change, name, event)
 
     def define_plugin(self, name: str, version: str, definition: Mapping[str, Json]) -> None:
         """Keep what an installed plugin offers, for hosts that do not have it installed."""
@@ -199,9 +212,11 @@ class SharedStore:
         with self._storage.reading() as connection:
             return sessions.find(connection, id)
 
-    def sessions(self, *, limit: int = 100, before: datetime | None = None) -> Sequence[Session]:
+    def sessions(
+        self, *, limit: int = 100, before: datetime | None = None, after: Place | None = None
+    ) -> Sequence[Session]:
         with self._storage.reading() as connection:
-            return sessions.page(connection, limit, before)
+            return sessions.page(connection, limit, before, after)
 
     def update_session(self, id: str, event: AuditEvent | None = None, **changes: Any) -> Session:
         with ledger.change(self._storage) as change:
@@ -223,6 +238,10 @@ class SharedStore:
         with self._storage.reading() as connection:
             return sessions.transcript(connection, session, after, limit)
 
+    def messages_before(self, session: str, before: int | None, limit: int) -> Sequence[Message]:
+        with self._storage.reading() as connection:
+            return sessions.transcript_before(connection, session, before, limit)
+
     # -- approvals
 
     def add_approval(self, approval: Approval, event: AuditEvent) -> None:
@@ -240,9 +259,10 @@ class SharedStore:
         session: str = "",
         limit: int = 100,
         before: datetime | None = None,
+        after: Place | None = None,
     ) -> Sequence[Approval]:
         with self._storage.reading() as connection:
-            return approvals.page(connection, states, session, limit, before)
+            return approvals.page(connection, states, session, limit, before, after)
 
     def move(self, id: str, new: ApprovalState, event: AuditEvent, **changes: Any) -> Approval:
         """A decision or a claim that comes after its time makes the request expire, and is refused."""
@@ -268,9 +288,33 @@ class SharedStore:
             fields = {"host": host, "claimed_at": change.at}
             return approvals.transit(change, approval, ApprovalState.EXECUTING, event, fields)
 
-    def note(self, id: str, host: str, evidence: Mapping[str, Json]) -> None:
+    def note(self, id: str, host: str, evidence: Mapping[str, Json], secret: str = "") -> None:
         with self._storage.writing() as connection:
-            approvals.note(connection, id, host, evidence)
+            approvals.note(connection, id, host, evidence, secret)
+
+    def reveal_secret(self, id: str, event: AuditEvent, unseal: Callable[[str], T]) -> T:
+        """A secret that is asked for after its time is deleted, and refused."""
+        with ledger.change(self._storage) as change:
+            approval = approvals.hold(change, id)
+            if not revealing.is_overdue(change, approval):
+                return revealing.reveal(change, approval, event, unseal)
+            revealing.expire(change, approval)
+        raise SecretExpired
+
+    def expire_secrets(self, at: datetime) -> Sequence[str]:
+        """Looks first without a lock: most of the time there is no secret at all."""
+        with self._storage.reading() as connection:
+            if not one_time.overdue(connection, at):
+                return []
+        with ledger.change(self._storage) as change:
+            late = one_time.overdue(change.connection, at)
+            for key in late:
+                revealing.expire(change, approvals.hold(change, key))
+            return late
+
+    def one_time_secrets(self) -> dict[str, str]:
+        with self._storage.reading() as connection:
+            return one_time.tokens(connection)
 
     def expire(self, at: datetime) -> Sequence[Approval]:
         """Looks first without a lock: most of the time nothing is overdue."""

@@ -212,6 +212,16 @@ approval_requests = Table(
     Index(None, "session", "created_at"),
 )
 
+#: Secrets that a call has made, encrypted, until somebody was shown them; they expire from the success on.
+one_time_secrets = Table(
+    "one_time_secrets",
+    metadata,
+    words("approval", ForeignKey("approval_requests.id"), primary_key=True),
+    words("token"),
+    moment("kept_at"),
+    moment("expires_at", nullable=True),
+)
+
 hosts = Table(
     "hosts",
     metadata,

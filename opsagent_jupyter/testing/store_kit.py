@@ -34,6 +34,9 @@ from opsagent_jupyter.errors import (
     AuditUnavailable,
     IllegalTransition,
     InstanceExists,
+    SecretExpired,
+    SecretMissing,
+    SecretRevealed,
     StoreError,
     UnknownApproval,
     UnknownInstance,
@@ -618,6 +621,131 @@ def test_evidence_is_noted_by_the_executing_host_only(store: Store) -> None:
         store.note(approved.id, "host-2", {"pid": 2})
     ended = store.move(approved.id, S.UNKNOWN, event())
     assert ended.evidence == {"pid": 1, "started": "now"}
+
+
+# -- secrets that are shown once ------------------------------------------------------------------------------------
+
+
+def keeping(store: Store, *path: ApprovalState) -> str:
+    """A request whose call has made a secret, led along a path of states; its id."""
+    approved = added(store, S.APPROVED)
+    store.claim(approved.id, "host-1", event())
+    store.note(approved.id, "host-1", {"pid": 1}, "v1.k.token")
+    for state in path:
+        store.move(approved.id, state, event(f"approval.{state}"))
+    return approved.id
+
+
+def revealed(store: Store, key: str) -> str:
+    return store.reveal_secret(key, event("secret.revealed", actor=BOB, approval=key), lambda token: f"opened {token}")
+
+
+def test_a_secret_is_shown_once_with_its_audit_event(store: Store) -> None:
+    """What was kept with the evidence comes out once; then it is gone, and who had it is known."""
+    key = keeping(store, S.SUCCEEDED)
+    before = store.approval(key)
+    assert before.evidence == {"pid": 1, "secret": "kept"}
+    assert revealed(store, key) == "opened v1.k.token"
+    assert store.one_time_secrets() == {}
+    after = store.approval(key)
+    assert (after.evidence["secret"], after.version) == ("revealed", before.version + 1)
+    assert kinds(store)[-1] == ("approval", key, "secret revealed")
+    written = traces(store)
+    with pytest.raises(SecretRevealed, match="Bob") as refusal:
+        revealed(store, key)
+    assert refusal.value.by == "Bob"
+    assert traces(store) == written
+    assert verified(store) == written[0]
+
+
+def test_a_secret_that_cannot_be_opened_stays(store: Store) -> None:
+    """Nothing is deleted and nothing is recorded when the key is missing."""
+    key, written = keeping(store, S.SUCCEEDED), traces(store)
+
+    def refuse(_: str) -> str:
+        raise StoreError("the key is missing")
+
+    with pytest.raises(StoreError, match="the key is missing"):
+        store.reveal_secret(key, event("secret.revealed"), refuse)
+    assert (store.one_time_secrets(), traces(store)) == ({key: "v1.k.token"}, written)
+    assert revealed(store, key) == "opened v1.k.token"
+
+
+@pytest.mark.parametrize("path", [(), (S.UNKNOWN,)], ids=["executing", "unknown"])
+def test_a_secret_waits_for_the_end(store: Store, path: tuple[ApprovalState, ...]) -> None:
+    """While it is not known whether the call took effect, the secret is kept and not shown, however long that takes."""
+    key = keeping(store, *path)
+    with pytest.raises(SecretMissing):
+        revealed(store, key)
+    assert store.expire_secrets(now() + timedelta(days=1000)) == []
+    store.move(key, S.SUCCEEDED, event())
+    assert revealed(store, key) == "opened v1.k.token"
+
+
+@pytest.mark.parametrize("path", [(S.FAILED,), (S.UNKNOWN, S.FAILED)], ids=["failed", "unknown, then failed"])
+def test_the_secret_of_a_call_that_failed_is_deleted(store: Store, path: tuple[ApprovalState, ...]) -> None:
+    """In the transaction that records the failure."""
+    key = keeping(store, *path)
+    assert store.one_time_secrets() == {}
+    assert store.approval(key).evidence == {"pid": 1, "secret": "deleted"}
+    with pytest.raises(SecretMissing, match="deleted"):
+        revealed(store, key)
+
+
+def test_a_secret_that_nobody_asks_for_expires(store: Store) -> None:
+    """Seven days after the success, not before, with an audit event; whoever comes later is told so."""
+    key, at = keeping(store, S.SUCCEEDED), now()
+    assert store.expire_secrets(at + timedelta(days=6, hours=23)) == []
+    assert store.expire_secrets(at + timedelta(days=7, minutes=1)) == [key]
+    assert store.one_time_secrets() == {}
+    (row,) = store.audit_page(before=None, limit=1, filters={"approval": key})
+    assert '"type":"secret.expired"' in row.body
+    with pytest.raises(SecretExpired):
+        revealed(store, key)
+    assert store.approval(key).evidence == {"pid": 1, "secret": "expired"}
+    assert store.expire_secrets(at + timedelta(days=8)) == []
+
+
+def test_only_the_executing_host_keeps_a_secret(store: Store) -> None:
+    """Neither before the claim nor from another host; the last of a call counts; a request without one has none."""
+    approved = added(store, S.APPROVED)
+    with pytest.raises(AlreadyDecided):
+        store.note(approved.id, "host-1", {}, "v1.k.early")
+    key = keeping(store)
+    with pytest.raises(AlreadyDecided):
+        store.note(key, "host-2", {}, "v1.k.foreign")
+    store.note(key, "host-1", {"tries": 2}, "v1.k.second")
+    assert store.one_time_secrets() == {key: "v1.k.second"}
+    with pytest.raises(SecretMissing):
+        revealed(store, approved.id)
+
+
+def test_a_change_of_keys_takes_the_secrets_along(store: Store) -> None:
+    """Together with the credentials or not at all; what was shown meanwhile does not come back."""
+    shop, key, shown = instance(), keeping(store, S.SUCCEEDED), keeping(store, S.SUCCEEDED)
+    store.add_instance(shop, {"dsn": "old"}, event())
+    revealed(store, shown)
+    with pytest.raises(UnknownInstance):
+        store.replace_credentials({"nobody": {}}, event(), {key: "v1.n.token"})
+    assert store.one_time_secrets() == {key: "v1.k.token"}
+    store.replace_credentials({shop.id: {"dsn": "new"}}, event("key.rotated"), {key: "v1.n.token", shown: "v1.n.gone"})
+    assert store.one_time_secrets() == {key: "v1.n.token"}
+    assert revealed(store, key) == "opened v1.n.token"
+
+
+def test_of_many_who_ask_for_a_secret_one_gets_it(store: Store) -> None:
+    """Eight threads at the same moment: one is shown it, seven are told who was."""
+    key = keeping(store, S.SUCCEEDED)
+
+    def ask(_: int) -> str:
+        try:
+            return revealed(store, key)
+        except SecretRevealed:
+            return ""
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(ask, range(8))) == [""] * 7 + ["opened v1.k.token"]
+    verified(store)
 
 
 # -- hosts ----------------------------------------------------------------------------------------------------------

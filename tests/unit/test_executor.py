@@ -10,6 +10,7 @@ import pytest
 from opsagent_jupyter.api import Call, OpsAgent
 from opsagent_jupyter.errors import AlreadyDecided, CallRefused, ReasonRequired
 from opsagent_jupyter.executor import Grant
+from opsagent_jupyter.lifecycle import ApprovalState
 from opsagent_jupyter.models import Risk
 from tests.ledger_plugin import Ledger, plugin
 
@@ -214,3 +215,23 @@ def test_a_call_prints_as_what_it_is(ops: OpsAgent) -> None:
     call = ops.run("add_mark", text="one")
     assert call.record.approval[:8] in repr(call)
     assert isinstance(call, Call)
+
+
+def test_many_requests_in_one_state_hide_none(ops: OpsAgent) -> None:
+    """Sweep and pick-up read every page, so what cannot be settled never stands before what can."""
+    asked = {ops.run("add_mark", text=f"mark {number}").record.approval for number in range(105)}
+    found = ops.runtime.call(ops.runtime.executor.every(ApprovalState.PENDING))
+    assert len(found) == 105
+    assert {approval.id for approval in found} == asked
+
+
+def test_attaching_keeps_what_the_plugin_offers(ops: OpsAgent) -> None:
+    """A host that does not have the plugin can still name its tools and their risk."""
+    kept = ops.runtime.store.plugin_definitions()["ledger"]
+    assert kept["version"] == "1"
+    assert {
+        "name": "ledger.add_mark",
+        "summary": "Write a mark into the ledger.",
+        "risk": "medium",
+        "changes": True,
+    } in kept["tools"]

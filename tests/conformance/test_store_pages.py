@@ -1,0 +1,114 @@
+"""Pages of the store's lists, on each kind of database: whole, in order, and each row once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from opsagent_jupyter.contracts import Store
+from opsagent_jupyter.lifecycle import OPEN, ApprovalState
+from opsagent_jupyter.models import Actor, AuditEvent
+from opsagent_jupyter.testing.store_samples import ALICE, BOB, Opening, event, message, request, session
+
+MOMENT = datetime(2026, 11, 1, tzinfo=UTC)
+LATER = datetime(2036, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def store(opening: Opening) -> Iterator[Store]:
+    """An empty store."""
+    opened = opening()
+    yield opened
+    opened.close()
+
+
+def pages(read, key, size: int = 3) -> list[list[str]]:
+    """All pages of a list by time."""
+    found, place = [], None
+    while rows := read(limit=size, after=place):
+        found.append([row.id for row in rows])
+        place = key(rows[-1])
+    return found
+
+
+def test_requests_of_one_moment_are_paged_without_gap_or_repeat(store: Store):
+    """Where times are equal the id decides, on the page and across pages."""
+    for number in range(10):
+        store.add_approval(request(created_at=MOMENT + timedelta(seconds=number // 4), expires_at=LATER), event())
+    for states in ((), (ApprovalState.PENDING,), tuple(OPEN)):
+        read = lambda states=states, **how: store.approvals(states=states, **how)  # noqa: E731
+        walked = [key for page in pages(read, lambda row: (row.created_at, row.id)) for key in page]
+        assert walked == [row.id for row in store.approvals(states=states, limit=100)]
+        assert len(set(walked)) == 10
+
+
+def test_states_are_read_together_in_one_order(store: Store):
+    """Requests of several states come newest first, not state by state."""
+    asked = [request(created_at=MOMENT + timedelta(seconds=number), expires_at=LATER) for number in range(6)]
+    for one in asked:
+        store.add_approval(one, event())
+    for one in asked[::2]:
+        store.move(one.id, ApprovalState.REJECTED, event("approval.rejected"))
+    both = store.approvals(states=(ApprovalState.REJECTED, ApprovalState.PENDING), limit=4)
+    assert [row.id for row in both] == [row.id for row in reversed(asked)][:4]
+
+
+def test_sessions_of_one_moment_are_paged_without_gap_or_repeat(store: Store):
+    """The same for conversations."""
+    for number in range(7):
+        store.add_session(session(updated_at=MOMENT + timedelta(seconds=number // 3)), event("session.opened"))
+    walked = [key for page in pages(store.sessions, lambda row: (row.updated_at, row.id), 2) for key in page]
+    assert walked == [row.id for row in store.sessions()]
+    assert len(set(walked)) == 7
+
+
+def test_a_transcript_is_read_from_its_end(store: Store):
+    """The newest messages come first, those before a seq on demand."""
+    known = session()
+    store.add_session(known, event("session.opened"))
+    for number in range(1, 6):
+        store.append(message(known.id, str(number)))
+    assert [entry.seq for entry in store.messages_before(known.id, None, 2)] == [5, 4]
+    assert [entry.seq for entry in store.messages_before(known.id, 4, 10)] == [3, 2, 1]
+    assert store.messages_before(known.id, 1, 10) == []
+
+
+def test_the_audit_is_filtered_by_person_and_span(store: Store):
+    """A person is found by id and by name, once; a span of time bounds what is looked at and loses nothing in it."""
+    for number in range(8):
+        actor = ALICE if number % 2 else BOB
+        store.record(AuditEvent(type="call.outcome", actor=actor, at=MOMENT + timedelta(days=number), status="failed"))
+    namesake = Actor(id="Alice", name="os:alice", via="cli")
+    store.record(AuditEvent(type="call.outcome", actor=namesake, at=MOMENT, status="failed"))
+
+    def seqs(before: int | None = None, limit: int = 50, **filters: str) -> list[int]:
+        return [row.seq for row in store.audit_page(before=before, limit=limit, filters=filters)]
+
+    assert seqs(actor="os:alice") == seqs(actor="Alice") == [9, 8, 6, 4, 2]
+    assert seqs(actor="Alice", limit=2) == [9, 8]
+    assert seqs(actor="Alice", before=8) == [6, 4, 2]
+    assert seqs(since="2026-11-03T00:00:00+00:00", until="2026-11-06T00:00:00+00:00") == [5, 4, 3]
+    assert seqs(until="2026-11-02T00:00:00+00:00") == [9, 1]
+    assert seqs(since="2026-11-07T00:00:00+00:00", status="failed", actor="os:bob") == [7]
+
+
+def test_the_audit_is_counted_by_what_it_says(store: Store):
+    """Every record since a moment counts once in each column."""
+    for status, tool in (("failed", "a.b"), ("failed", "a.c"), ("succeeded", "a.b")):
+        store.record(AuditEvent(type="call.outcome", actor=ALICE, at=MOMENT, status=status, tool=tool))
+    store.record(AuditEvent(type="call.outcome", actor=ALICE, at=MOMENT - timedelta(days=1), status="failed"))
+    counted = store.audit_counts(MOMENT)
+    assert counted["status"] == {"failed": 2, "succeeded": 1}
+    assert counted["tool"] == {"a.b": 2, "a.c": 1}
+    assert counted["risk"] == {"": 3}
+
+
+def test_a_server_is_known_before_anything_is_attached(store: Store):
+    """It is announced and audited once, however often it is added."""
+    for _ in range(2):
+        store.add_server("db-7", event("server.added", server="db-7"))
+    assert list(store.servers()) == ["db-7"]
+    assert [(entry.topic, entry.key) for entry in store.feed(0)] == [("server", "db-7")]
+    assert store.audit_head()[0] == 1
