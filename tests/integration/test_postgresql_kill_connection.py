@@ -151,22 +151,6 @@ async def test_superusers_and_maintenance_are_critical(database):
 
 
 @on_loop
-async def test_the_wal_sender_of_a_standby_is_critical():
-    """Ending replication is critical, and the reason names the replica."""
-    from opsagent_jupyter.demo.postgres import EmbeddedPostgres
-
-    with EmbeddedPostgres() as primary:
-        primary.add_standby("stage_standby")
-        pid = "SELECT pid FROM pg_stat_replication WHERE state = 'streaming'"
-        eventually(lambda: value(primary.dsn, pid) is not None)
-        async with attached(primary.dsn) as db:
-            plan = await planned(db, "kill_connection", pid=value(primary.dsn, pid))
-    assert plan.risk is Risk.CRITICAL
-    assert any("replica" in reason for reason in plan.reasons)
-    assert any("slot" in reason for reason in plan.reasons)
-
-
-@on_loop
 async def test_our_own_sessions_and_the_servers_processes_are_refused(database):
     """Neither OpsAgent's connection nor the checkpointer is a target; a pid of nobody is said to be one."""
     checkpointer = value(database, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'")

@@ -145,6 +145,21 @@ class Database:
                 (backend,) = await _fetch(connection, query("backend"))
             yield Change(connection, backend["pid"], backend["backend_start"])
 
+    @asynccontextmanager
+    async def elsewhere(self, database: str) -> AsyncIterator[Database]:
+        """Connect to another database of the same server with the same credentials, for a short while.
+
+        Raises an ``ExecutionError`` when it cannot be reached, and when the answer comes from another server or database.
+        """
+        secret = dsn.elsewhere(self._pool.secret, database)
+        other = await Database.connect(f"{self.name}/{database}", secret, self.limits)
+        try:
+            if other.server.database != database or await _cluster(other) != await _cluster(self):
+                raise TargetUnreachable(f"The database {database} was not reached: another one answered in its place.")
+            yield other
+        finally:
+            await other.close()
+
     def pids(self) -> frozenset[int]:
         """The server processes that are ours right now."""
         return self._pool.pids()
@@ -373,6 +388,11 @@ class Pool:
             self.idle.append(connection)
         else:
             _finish(connection)
+
+
+async def _cluster(database: Database) -> tuple[Any, ...]:
+    """What two databases of one server have in common: its start, its port, and who we are on it."""
+    return tuple((await database.one(query("cluster"))).values())
 
 
 def _is_idle(connection: AsyncConnection[Any]) -> bool:

@@ -92,6 +92,14 @@ def describe(dsn: str) -> dict[str, Json]:
     return shown | {key: known[key] for key in _SHOWN if known.get(key)}
 
 
+def elsewhere(dsn: str, database: str) -> str:
+    """Return the connection string for another database of the same server."""
+    given = parameters(dsn)
+    from psycopg.conninfo import make_conninfo
+
+    return make_conninfo("", **{**given, "dbname": database})
+
+
 def redactions(dsn: str) -> tuple[str, ...]:
     """Return every secret text of a connection string, raw, decoded and encoded, the longest first."""
     try:

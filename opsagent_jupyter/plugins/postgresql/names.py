@@ -9,7 +9,7 @@ from opsagent_jupyter.errors import DatabaseError, InvalidArguments
 from opsagent_jupyter.names import near
 from opsagent_jupyter.plugins.postgresql.connection import Database, Row
 from opsagent_jupyter.plugins.postgresql.queries import query
-from opsagent_jupyter.plugins.postgresql.wording import article
+from opsagent_jupyter.plugins.wording import article
 
 #: Bytes of an identifier; the server cuts longer ones without a word.
 LONGEST = 63
@@ -68,17 +68,23 @@ async def index(db: Database, text: str) -> Relation:
     return await _resolve(db, text, "index", INDEXES)
 
 
-async def _resolve(db: Database, text: str, argument: str, kinds: Sequence[str]) -> Relation:
+async def relation(db: Database, text: str, what: str, kinds: Sequence[str], *, argument: str) -> Relation:
+    """Resolve the name of anything that is kept like a table: a view or a sequence too, as ``kinds`` says."""
+    return await _resolve(db, text, what, kinds, argument)
+
+
+async def _resolve(db: Database, text: str, what: str, kinds: Sequence[str], argument: str = "") -> Relation:
+    argument = argument or what
     found = await db.rows(query("relation"), await _candidates(db, text, argument))
     if not found:
         raise InvalidArguments(
-            f"There is no {argument} {text!r} in database {db.server.database}{await _alike(db, text, kinds)}.",
+            f"There is no {what} {text!r} in database {db.server.database}{await _alike(db, text, kinds)}.",
             hint='Names are looked up on the role\'s search path; write schema.name for others, "Quoted" where case matters.',
             path=argument,
         )
     relation = Relation(**found[0])
     if relation.kind not in kinds:
-        raise InvalidArguments(f"{relation.shown} is {article(relation.noun)}, not {article(argument)}.", path=argument)
+        raise InvalidArguments(f"{relation.shown} is {article(relation.noun)}, not {article(what)}.", path=argument)
     return relation
 
 

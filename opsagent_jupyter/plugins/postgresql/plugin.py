@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from opsagent_jupyter.models import Json
 from opsagent_jupyter.plugin import Limits
-from opsagent_jupyter.plugins.postgresql import changes, dsn, reads, toolbox
+from opsagent_jupyter.plugins.postgresql import accounts, changes, dsn, reads, standing, toolbox
 from opsagent_jupyter.plugins.postgresql.connection import Database
 
 
@@ -29,6 +29,15 @@ class PostgreSQL:
     async def connect(self, name: str, secret: str, limits: Limits) -> Database:
         """Connect; raises an ``ExecutionError`` that says what to do."""
         return await Database.connect(name, secret, limits)
+
+    async def account_sql(self, connection: Database, observer: str = "", operator: str = "") -> str:
+        """Return the commands that make an observer and an operator role for this server; nothing is run."""
+        found = await accounts.ground(connection)
+        return accounts.account_sql(found, observer or accounts.OBSERVER, operator or accounts.OPERATOR)
+
+    async def excess(self, connection: Database) -> tuple[str, ...]:
+        """Say what the role of a connection that shall only read could change."""
+        return await standing.excess(connection)
 
 
 plugin = PostgreSQL()

@@ -19,6 +19,7 @@ import psycopg
 from psycopg.rows import namedtuple_row
 
 from opsagent_jupyter.errors import StatementRefused
+from opsagent_jupyter.plugins.postgresql.queries import tagged
 from opsagent_jupyter.plugins.postgresql.statement import (
     Names,
     calls_with_constants,
@@ -136,7 +137,7 @@ def _question_json(names: Names, *, runs: bool, schemas: Sequence[str] | None) -
 def _query(source: str) -> LiteralString:
     parts = ["purity_seeds.sql", *(["purity_reach.sql"] if source == "reach" else []), "purity_found.sql"]
     texts = [files(__package__).joinpath(part).read_text(encoding="utf-8") for part in parts]
-    return "WITH RECURSIVE\n" + ",\n".join(texts).replace("{source}", source)
+    return tagged("WITH RECURSIVE\n" + ",\n".join(texts).replace("{source}", source))
 
 
 def _judged(found: Iterable[Reached], schemas: Sequence[str] | None, *, analyze: bool) -> Iterator[_Question]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from opsagent_jupyter.errors import DatabaseError, MissingRight, OpsAgentError
 from opsagent_jupyter.models import Catalog, Health, Json
 from opsagent_jupyter.plugins.postgresql.queries import query
-from opsagent_jupyter.plugins.postgresql.wording import listing
+from opsagent_jupyter.plugins.wording import listing, plural
 
 if TYPE_CHECKING:
     from opsagent_jupyter.plugins.postgresql.connection import Database, Row
@@ -17,12 +17,18 @@ if TYPE_CHECKING:
 #: Names of a kind, and columns in all, that a catalog holds.
 NAMES, COLUMNS = 2_000, 10_000
 
+#: By the name of a role that one can become.
+_POWERS = {
+    "pg_write_server_files": "may write files of the server (pg_write_server_files)",
+    "pg_read_server_files": "may read files of the server (pg_read_server_files)",
+    "pg_execute_server_program": "may run programs on the server (pg_execute_server_program)",
+    "pg_write_all_data": "may write to every table (pg_write_all_data)",
+}
 _RISKY_RIGHTS = {
     "rolbypassrls": "bypasses row security (BYPASSRLS)",
     "rolcreaterole": "may make roles (CREATEROLE)",
+    "rolcreatedb": "may make databases (CREATEDB)",
     "rolreplication": "may replicate everything (REPLICATION)",
-    "writes_files": "may write files of the server (pg_write_server_files)",
-    "runs_programs": "may run programs on the server (pg_execute_server_program)",
 }
 
 
@@ -56,17 +62,39 @@ async def health(db: Database) -> Health:
 
 
 def _warnings(role: str, rights: Row) -> tuple[str, ...]:
-    risky = (
-        ["is a superuser"] if rights["rolsuper"] else [text for right, text in _RISKY_RIGHTS.items() if rights[right]]
-    )
+    risky = _risky(rights)
     warnings = []
     if risky:
-        warnings.append(f"Role {role} {listing(risky, 6)}: attach a role with fewer rights where you can.")
+        warnings.append(
+            f"Role {role} {listing(risky, 6)}: attach a role with fewer rights where you can (`opsagent roles` prints one)."
+        )
     if not rights["monitors"]:
         warnings.append(f"Role {role} does not see what other roles run: GRANT pg_monitor TO {role}.")
     if not rights["has_statements"]:
         warnings.append("pg_stat_statements is not installed in this database, so slow queries are not recorded.")
     return tuple(warnings)
+
+
+def _risky(rights: Row) -> list[str]:
+    """What a role can do beyond its tools' needs, by itself or by becoming another role."""
+    if rights["rolsuper"]:
+        return ["is a superuser"]
+    own = [text for right, text in _RISKY_RIGHTS.items() if rights[right]]
+    return own + [_POWERS.get(name, f"can become {name}, which is like a superuser") for name in rights["powers"]]
+
+
+async def excess(db: Database) -> tuple[str, ...]:
+    """Say what the role could change in this database: of interest where an instance shall only read."""
+    found, role = await db.one(query("excess")), db.server.role
+    if db.server.superuser:
+        return (f"Role {role} is a superuser: nothing but OpsAgent keeps it from changing things.",)
+    could = [
+        *(["owns this database"] if found["owns_database"] else []),
+        *([f"owns {plural(found['owned'], 'table')}"] if found["owned"] else []),
+        *([f"may write to {plural(found['writable'], 'table')}"] if found["writable"] else []),
+        *([f"may create in {listing(found['creates'])}"] if found["creates"] else []),
+    ]
+    return (f"Role {role} is attached to read only, but {listing(could, 4)}.",) if could else ()
 
 
 async def catalog(db: Database) -> Catalog:

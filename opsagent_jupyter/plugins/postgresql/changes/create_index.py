@@ -13,7 +13,7 @@ from opsagent_jupyter.models import Assessment, Effect, Json, Plan, Risk, Sugges
 from opsagent_jupyter.plugin import Arg, Note
 from opsagent_jupyter.plugins.postgresql import names
 from opsagent_jupyter.plugins.postgresql.changes import preflight, what_if
-from opsagent_jupyter.plugins.postgresql.changes.execution import Reader, carry_out, reported, session, unfinished
+from opsagent_jupyter.plugins.postgresql.changes.execution import Reader, carry_out, found_out, reported, session
 from opsagent_jupyter.plugins.postgresql.changes.index_spec import IndexSpec, resolve
 from opsagent_jupyter.plugins.postgresql.connection import Database, Ending, Row
 from opsagent_jupyter.plugins.postgresql.failures import DUPLICATE_TABLE
@@ -22,7 +22,7 @@ from opsagent_jupyter.plugins.postgresql.measures import measured
 from opsagent_jupyter.plugins.postgresql.queries import query
 from opsagent_jupyter.plugins.postgresql.reads.indexes import Index, entry_bytes
 from opsagent_jupyter.plugins.postgresql.toolbox import tools
-from opsagent_jupyter.plugins.postgresql.wording import article, duration, listing, size
+from opsagent_jupyter.plugins.wording import article, duration, listing, size
 
 Method = Literal["btree", "hash", "gin", "gist", "spgist", "brin"]
 
@@ -130,9 +130,7 @@ async def _(db: Database, plan: Plan, note: Note) -> Effect:
 
 @create_index.probes
 async def _(db: Database, plan: Plan, evidence: Mapping[str, Json]) -> Effect:
-    return await unfinished(db, plan, evidence) or await _judge(
-        db, plan, Ending(message="its end was not seen", sqlstate="08006")
-    )
+    return await found_out(db, plan, evidence, _judge)
 
 
 async def _permit(db: Database, relation: names.Relation, *, concurrently: bool) -> None:

@@ -11,7 +11,7 @@ from opsagent_jupyter.models import Effect, Json, Plan, Risk, Suggestion
 from opsagent_jupyter.plugin import Arg, Note
 from opsagent_jupyter.plugins.postgresql import names
 from opsagent_jupyter.plugins.postgresql.changes import preflight
-from opsagent_jupyter.plugins.postgresql.changes.execution import Reader, carry_out, reported, session, unfinished
+from opsagent_jupyter.plugins.postgresql.changes.execution import Reader, carry_out, found_out, reported, session
 from opsagent_jupyter.plugins.postgresql.connection import Database, Ending, Row
 from opsagent_jupyter.plugins.postgresql.failures import LOCK_NOT_AVAILABLE
 from opsagent_jupyter.plugins.postgresql.lock_modes import ANY
@@ -19,7 +19,7 @@ from opsagent_jupyter.plugins.postgresql.measures import measured
 from opsagent_jupyter.plugins.postgresql.queries import query
 from opsagent_jupyter.plugins.postgresql.reads.indexes import Index
 from opsagent_jupyter.plugins.postgresql.toolbox import tools
-from opsagent_jupyter.plugins.postgresql.wording import duration, listing, plural, size
+from opsagent_jupyter.plugins.wording import duration, listing, plural, size
 
 #: How long a plain DROP INDEX waits for its lock, before which every query on the table has to queue.
 PATIENCE = "2s"
@@ -47,11 +47,13 @@ async def drop_index(
 ) -> Plan:
     """Drop an index, without blocking its table unless told otherwise."""
     relation = await names.index(db, index)
-    table = await names.table(db, str((await db.one(query("index_table"), {"index": relation.oid}))["table"]))
-    preflight.must_not_be_system(table, "DROP INDEX")
-    preflight.must_own(db, table, await preflight.rights(db, table))
+    owner = await db.one(query("index_table"), {"index": relation.oid})
+    table = await names.table(db, str(owner["table"]), kinds=(*names.TABLES, "t"))
     found = [Index(row) for row in await measured(db, "indexes", {"table": table.oid})]
     own = next(each for each in found if each.oid == relation.oid)
+    if own.valid or table.kind != "t":  # a TOAST table's index goes only when a REINDEX has left it behind
+        preflight.must_not_be_system(table, "DROP INDEX")
+    preflight.must_own(db, table, await preflight.rights(db, table))
     _refuse_bound(own, concurrently=concurrently)
     described = await _description(db, relation)
     # concurrent or not, the drop has to wait for every transaction that has touched the table
@@ -95,8 +97,7 @@ async def _(db: Database, plan: Plan, note: Note) -> Effect:
 
 @drop_index.probes
 async def _(db: Database, plan: Plan, evidence: Mapping[str, Json]) -> Effect:
-    unseen = Ending(message="its end was not seen", sqlstate="08006")
-    return await unfinished(db, plan, evidence) or await _judge(db, plan, unseen)
+    return await found_out(db, plan, evidence, _judge)
 
 
 def _refuse_bound(index: Index, *, concurrently: bool) -> None:

@@ -26,6 +26,9 @@ class Reader(Protocol):
 #: Reads back what a statement did; the ending is what the driver saw of it.
 Judge = Callable[[Reader, Plan, Ending], Awaitable[Effect]]
 
+#: The ending that a probe judges with.
+UNSEEN = Ending(message="its end was not seen", sqlstate="08006")
+
 
 async def carry_out(db: Database, plan: Plan, note: Note, judge: Judge) -> Effect:
     """Send the plan's statements over a connection of their own and report what they did.
@@ -70,6 +73,11 @@ def session(db: Database, lock_timeout: str) -> dict[str, Json]:
     """Session settings of a change: this patience for a lock ("0": no end), and no limit on the statement."""
     settings: dict[str, Json] = {"lock_timeout": lock_timeout, "statement_timeout": "0"}
     return settings | ({"transaction_timeout": "0"} if db.server.major >= 17 else {})
+
+
+async def found_out(db: Database, plan: Plan, evidence: Mapping[str, Json], judge: Judge) -> Effect:
+    """Say how a change ended whose end nobody saw: the catalog decides, once its backend is done."""
+    return await unfinished(db, plan, evidence) or await judge(db, plan, UNSEEN)
 
 
 async def unfinished(db: Database, plan: Plan, evidence: Mapping[str, Json]) -> Effect | None:

@@ -19,7 +19,7 @@ from opsagent_jupyter.plugins.postgresql.lock_modes import spelled
 from opsagent_jupyter.plugins.postgresql.queries import query
 from opsagent_jupyter.plugins.postgresql.reads.locks import forest_of
 from opsagent_jupyter.plugins.postgresql.toolbox import tools
-from opsagent_jupyter.plugins.postgresql.wording import article, duration, listing, plural, verb
+from opsagent_jupyter.plugins.wording import article, duration, listing, plural, verb
 
 Mode = Literal["terminate", "cancel"]
 

@@ -12,12 +12,19 @@ from opsagent_jupyter.plugin import Arg, Note
 from opsagent_jupyter.plugins.postgresql import names
 from opsagent_jupyter.plugins.postgresql.changes import preflight
 from opsagent_jupyter.plugins.postgresql.changes.create_index import Columns
-from opsagent_jupyter.plugins.postgresql.changes.execution import Reader, carry_out, reported, session, unfinished
+from opsagent_jupyter.plugins.postgresql.changes.execution import (
+    UNSEEN,
+    Reader,
+    carry_out,
+    found_out,
+    reported,
+    session,
+)
 from opsagent_jupyter.plugins.postgresql.connection import Database, Ending, Row
 from opsagent_jupyter.plugins.postgresql.lock_modes import ANY, MAINTENANCE
 from opsagent_jupyter.plugins.postgresql.queries import query
 from opsagent_jupyter.plugins.postgresql.toolbox import tools
-from opsagent_jupyter.plugins.postgresql.wording import count, duration, plural, size
+from opsagent_jupyter.plugins.wording import count, duration, plural, size
 
 #: Bytes that VACUUM, a rewrite, and ANALYZE get through in a second, for the estimate on the card.
 VACUUM_RATE, FULL_RATE, ANALYZE_RATE = 80 * 1024**2, 25 * 1024**2, 60 * 1024**2
@@ -27,8 +34,6 @@ SAMPLE = 30_000
 PATIENCE, FULL_PATIENCE = "10s", "2s"
 #: Seconds and pauses in which the statistics collector gets to count what was done.
 COUNTED_WITHIN, PAUSE = 2.0, 0.1
-
-_UNSEEN = Ending(message="its end was not seen", sqlstate="08006")
 
 
 @tools.change(
@@ -86,7 +91,7 @@ async def _(db: Database, plan: Plan, note: Note) -> Effect:
 
 @analyze_table.probes
 async def _(db: Database, plan: Plan, evidence: Mapping[str, Json]) -> Effect:
-    return await unfinished(db, plan, evidence) or await _judge_analyze(db, plan, _UNSEEN)
+    return await found_out(db, plan, evidence, _judge_analyze)
 
 
 @tools.change(
@@ -159,7 +164,7 @@ async def _(db: Database, plan: Plan, note: Note) -> Effect:
 
 @vacuum_table.probes
 async def _(db: Database, plan: Plan, evidence: Mapping[str, Json]) -> Effect:
-    return await unfinished(db, plan, evidence) or await _judge_vacuum(db, plan, _UNSEEN)
+    return await found_out(db, plan, evidence, _judge_vacuum)
 
 
 def _statement(relation: names.Relation, *, analyze: bool, full: bool, freeze: bool, truncate: bool) -> str:
@@ -294,7 +299,7 @@ def _not_counted(plan: Plan, ending: Ending, done: str, otherwise: str) -> Effec
             return Effect(
                 state="succeeded", summary=f"The server says that {before['table']} is {done}; it keeps no counts."
             )
-        if ending is _UNSEEN:
+        if ending is UNSEEN:
             return Effect(
                 state="unknown", summary="The server keeps no counts (track_counts is off), so nothing shows its end."
             )

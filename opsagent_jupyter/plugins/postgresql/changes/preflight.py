@@ -12,7 +12,7 @@ from opsagent_jupyter.plugins.postgresql.literals import who
 from opsagent_jupyter.plugins.postgresql.lock_modes import ORDER, spelled
 from opsagent_jupyter.plugins.postgresql.measures import measured
 from opsagent_jupyter.plugins.postgresql.queries import query
-from opsagent_jupyter.plugins.postgresql.wording import count, duration, listing, plural, size
+from opsagent_jupyter.plugins.wording import count, duration, listing, plural, size
 
 #: Bytes from which a table counts as large: changes that read all of it are one risk level higher.
 LARGE = 10 * 1024**3
@@ -80,9 +80,16 @@ def must_own(db: Database, relation: names.Relation, found: Row) -> None:
         )
 
 
-def must_maintain(db: Database, relation: names.Relation, found: Row, command: str) -> None:
-    """Refuse unless our role may vacuum and analyse the table; the server would only warn and skip it."""
-    if found["owns"] or found["maintains"] or (found["owns_database"] and relation.schema != "pg_catalog"):
+def must_maintain(
+    db: Database, relation: names.Relation, found: Row, command: str, *, database_owner: bool = True
+) -> None:
+    """Refuse unless our role may maintain the table; VACUUM and ANALYZE would only warn and skip it.
+
+    The owner of the database may vacuum and analyse any table of it that is not the system's, but reindex none.
+    """
+    if found["owns"] or found["maintains"]:
+        return
+    if database_owner and found["owns_database"] and relation.schema != "pg_catalog":
         return
     role = db.server.role
     grant = (
@@ -134,17 +141,20 @@ async def blind_spots(db: Database) -> tuple[str, ...]:
 
 
 async def lagging(db: Database) -> tuple[str, ...]:
-    """Why standbys raise the risk of a change that writes much WAL: nothing, or one reason."""
+    """Why standbys raise the risk of a change that writes much WAL: nothing, or one reason. Unknown lag counts as lag."""
     rows = await db.rows(query("standbys"))
-    late = [
-        row
-        for row in rows
-        if (row["replay_bytes"] or 0) > LAG_BYTES
-        or (row["replay_lag"] and row["replay_lag"].total_seconds() > LAG_SECONDS)
-    ]
+    if any(row["state"] is None for row in rows):
+        return (f"a standby is connected, and role {db.server.role} may not see whether it lags (GRANT pg_monitor)",)
+    late = [row for row in rows if _is_late(row)]
     if not late:
         return ()
     return (f"{listing([row['standby'] for row in late])} lags already, up to {size(late[0]['replay_bytes'] or 0)}",)
+
+
+def _is_late(row: Row) -> bool:
+    """Behind by bytes, or by time; the server keeps the last time for a while after the standby has caught up."""
+    behind = row["replay_bytes"] or 0
+    return behind > LAG_BYTES or bool(behind and row["replay_lag"] and row["replay_lag"].total_seconds() > LAG_SECONDS)
 
 
 def estimated(seconds: float, basis: str, waiting: Sequence[str]) -> str:

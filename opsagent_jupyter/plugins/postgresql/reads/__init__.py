@@ -2,6 +2,7 @@
 
 from opsagent_jupyter.plugins.postgresql.reads import (
     connections,
+    diagnose,
     explaining,
     indexes,
     locks,
@@ -10,4 +11,4 @@ from opsagent_jupyter.plugins.postgresql.reads import (
     tables,
 )
 
-__all__ = ["connections", "explaining", "indexes", "locks", "replication", "slow_queries", "tables"]
+__all__ = ["connections", "diagnose", "explaining", "indexes", "locks", "replication", "slow_queries", "tables"]

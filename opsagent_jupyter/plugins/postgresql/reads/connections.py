@@ -14,7 +14,7 @@ from opsagent_jupyter.plugins.postgresql.literals import brief, shown, who
 from opsagent_jupyter.plugins.postgresql.queries import query
 from opsagent_jupyter.plugins.postgresql.sheets import cut_note, sheet
 from opsagent_jupyter.plugins.postgresql.toolbox import tools
-from opsagent_jupyter.plugins.postgresql.wording import count, duration, listing, percent, plural, verb
+from opsagent_jupyter.plugins.wording import count, duration, listing, percent, plural, verb
 
 #: Share of the usable connections from which the server counts as nearly full.
 FULL = 0.8

@@ -17,7 +17,7 @@ from opsagent_jupyter.plugins.postgresql.queries import query, query_in
 from opsagent_jupyter.plugins.postgresql.reads.slow_queries import statements_schema
 from opsagent_jupyter.plugins.postgresql.sheets import cut_note, sheet
 from opsagent_jupyter.plugins.postgresql.toolbox import tools
-from opsagent_jupyter.plugins.postgresql.wording import count, listing, milliseconds
+from opsagent_jupyter.plugins.wording import count, listing, milliseconds
 
 if TYPE_CHECKING:
     from opsagent_jupyter.plugins.postgresql.explain import ExplainedPlan, PlanTree

@@ -16,7 +16,7 @@ from opsagent_jupyter.plugins.postgresql.measures import locked_note, measured
 from opsagent_jupyter.plugins.postgresql.queries import query
 from opsagent_jupyter.plugins.postgresql.sheets import cut_note, sheet
 from opsagent_jupyter.plugins.postgresql.toolbox import tools
-from opsagent_jupyter.plugins.postgresql.wording import count, duration, listing, percent, plural, size, verb
+from opsagent_jupyter.plugins.wording import count, duration, listing, percent, plural, size, verb
 
 #: Share and bytes of an index from which its estimated bloat is reported.
 BLOATED_SHARE, BLOATED_BYTES = 0.5, 1024 * 1024
@@ -109,10 +109,9 @@ async def list_indexes(
 ) -> Result:
     """List indexes with size and use, and name those that are invalid, duplicate, redundant, unused or bloated."""
     relation = await names.table(db, table) if table else None
-    rows = await measured(db, "indexes", {"table": relation.oid if relation else None})
     age = await db.one(query("statistics_age"))
-    widths = {row["oid"]: row for row in await db.rows(query("index_widths"), {"oids": [row["oid"] for row in rows]})}
-    found = _judged([_bloat(Index(row), widths.get(row["oid"]), db.server.block_size) for row in rows], age)
+    found = await examined(db, relation.oid if relation else None, age)
+    rows = [index.row for index in found]
     found.sort(key=lambda index: (_RANKS.index(index.finding), -index.size))
     page = sheet("indexes", _COLUMNS, [_line(index) for index in found], db.limits, {"size": "bytes", "bloat": "bytes"})
     return Result(
@@ -123,6 +122,13 @@ async def list_indexes(
         notes=(*_notes(found, age), *locked_note(rows, "indexes"), *cut_note(page)),
         suggestions=tuple(_drop(index) for index in found if index.finding in _DROPPABLE and not index.attached)[:5],
     )
+
+
+async def examined(db: Database, table: int | None, age: Row) -> list[Index]:
+    """Return every index, or those of one table by its OID, each with its most important finding."""
+    rows = await measured(db, "indexes", {"table": table})
+    widths = {row["oid"]: row for row in await db.rows(query("index_widths"), {"oids": [row["oid"] for row in rows]})}
+    return _judged([_bloat(Index(row), widths.get(row["oid"]), db.server.block_size) for row in rows], age)
 
 
 _COLUMNS = ("index", "table", "columns", "method", "unique", "size", "scans", "last scan", "finding", "why", "bloat")

@@ -7,7 +7,7 @@ from opsagent_jupyter.plugins.postgresql.connection import Database, Row
 from opsagent_jupyter.plugins.postgresql.queries import query
 from opsagent_jupyter.plugins.postgresql.sheets import sheet
 from opsagent_jupyter.plugins.postgresql.toolbox import tools
-from opsagent_jupyter.plugins.postgresql.wording import count, duration, listing, plural, size, verb
+from opsagent_jupyter.plugins.wording import count, duration, listing, plural, size, verb
 
 #: Bytes and seconds from which a standby counts as lagging; bytes that an inactive slot may retain unremarked.
 LAG_BYTES, LAG_SECONDS, RETAINED_BYTES = 8 * 1024 * 1024, 2.0, 64 * 1024 * 1024

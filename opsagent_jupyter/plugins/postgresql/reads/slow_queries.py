@@ -15,7 +15,7 @@ from opsagent_jupyter.plugins.postgresql.literals import HIDDEN, brief, shown, w
 from opsagent_jupyter.plugins.postgresql.queries import query, query_in
 from opsagent_jupyter.plugins.postgresql.sheets import cut_note, sheet
 from opsagent_jupyter.plugins.postgresql.toolbox import tools
-from opsagent_jupyter.plugins.postgresql.wording import (
+from opsagent_jupyter.plugins.wording import (
     duration,
     milliseconds,
     percent,

@@ -16,7 +16,7 @@ from opsagent_jupyter.plugins.postgresql.measures import locked_note, measured
 from opsagent_jupyter.plugins.postgresql.queries import query
 from opsagent_jupyter.plugins.postgresql.sheets import sheet
 from opsagent_jupyter.plugins.postgresql.toolbox import tools
-from opsagent_jupyter.plugins.postgresql.wording import count, listing, percent, plural, size, verb
+from opsagent_jupyter.plugins.wording import count, listing, percent, plural, size, verb
 
 #: Share and bytes of a table from which its estimated bloat is reported.
 BLOATED_SHARE, BLOATED_BYTES = 0.3, 1024 * 1024
@@ -89,12 +89,9 @@ async def get_table_stats(
 ) -> Result:
     """Show size, rows, dead rows, estimated bloat and vacuum state of the largest tables, or of one table."""
     relation = await names.table(db, table, kinds=("r", "p", "m")) if table else None
-    rows = await measured(
-        db, "tables", {"table": relation.oid if relation else None, "limit": 500 if relation else limit}
-    )
     settings = await db.one(query("vacuum_settings"))
-    known = {row["oid"]: row for row in await db.rows(query("table_widths"), {"oids": [row["oid"] for row in rows]})}
-    states = [_state(row, known.get(row["oid"]), settings, db.server.block_size) for row in rows]
+    states = await examined(db, relation.oid if relation else None, 500 if relation else limit, settings)
+    rows = [state.row for state in states]
     holders = await db.rows(query("horizon")) if any(state.row["dead"] for state in states) else []
     page = sheet("tables", _COLUMNS, [_line(state) for state in states], db.limits, _UNITS)
     sick = sorted((state for state in states if state.findings), key=lambda state: (state.remedy == "", -state.bytes))
@@ -106,6 +103,13 @@ async def get_table_stats(
         notes=tuple(_notes(db, states, settings, holders)) + locked_note(rows, "tables"),
         suggestions=tuple(filter(None, map(_suggestion, sick[:6]))),
     )
+
+
+async def examined(db: Database, table: int | None, limit: int, settings: Row) -> list[TableState]:
+    """Return the largest tables, or one table by its OID with its partitions, each with what was found about it."""
+    rows = await measured(db, "tables", {"table": table, "limit": limit})
+    known = {row["oid"]: row for row in await db.rows(query("table_widths"), {"oids": [row["oid"] for row in rows]})}
+    return [_state(row, known.get(row["oid"]), settings, db.server.block_size) for row in rows]
 
 
 _COLUMNS = (

@@ -1,5 +1,10 @@
 -- Blocks behind no lock: sizes of what is locked exclusively come from the planner's page counts.
-WITH locked AS MATERIALIZED (
+WITH RECURSIVE tree (oid) AS (  -- pg_partition_tree would wait for a partition that is locked exclusively
+    SELECT %(table)s::oid
+    UNION
+    SELECT h.inhrelid FROM tree JOIN pg_catalog.pg_inherits AS h ON h.inhparent = tree.oid
+    JOIN pg_catalog.pg_class AS k ON k.oid = h.inhrelid AND k.relispartition
+), locked AS MATERIALIZED (
     SELECT relation FROM pg_catalog.pg_locks WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock'
 )
 SELECT i.indexrelid::int8 AS oid, i.indrelid::int8 AS table_oid,
@@ -49,8 +54,8 @@ LEFT JOIN pg_catalog.pg_stat_all_tables AS st ON st.relid = t.oid
 LEFT JOIN pg_catalog.pg_constraint AS k ON k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x')
 LEFT JOIN pg_catalog.pg_stat_progress_create_index AS p ON p.index_relid = i.indexrelid
 LEFT JOIN (SELECT DISTINCT relation FROM locked) AS l ON l.relation = c.oid
-WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
-  AND n.nspname NOT LIKE 'pg\_temp\_%%' AND n.nspname NOT LIKE 'pg\_toast\_temp\_%%'
-  AND (%(table)s::oid IS NULL OR t.oid = %(table)s::oid
-       OR t.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree(%(table)s::oid)))
+WHERE CASE WHEN %(table)s::oid IS NULL
+           THEN n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+                AND n.nspname NOT LIKE 'pg\_temp\_%%' AND n.nspname NOT LIKE 'pg\_toast\_temp\_%%'
+           ELSE t.oid IN (SELECT oid FROM tree) END
 ORDER BY c.relpages DESC, c.oid

@@ -1,4 +1,9 @@
-WITH locked AS MATERIALIZED (
+WITH RECURSIVE tree (oid) AS (  -- pg_partition_tree would wait for a partition that is locked exclusively
+    SELECT %(table)s::oid
+    UNION
+    SELECT h.inhrelid FROM tree JOIN pg_catalog.pg_inherits AS h ON h.inhparent = tree.oid
+    JOIN pg_catalog.pg_class AS k ON k.oid = h.inhrelid AND k.relispartition
+), locked AS MATERIALIZED (
     SELECT DISTINCT relation FROM pg_catalog.pg_locks WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock'
 )
 SELECT c.oid::int8 AS oid, n.nspname::text AS schema, c.relname::text AS name,
@@ -33,10 +38,10 @@ LEFT JOIN pg_catalog.pg_class AS x ON x.oid = c.reltoastrelid
 LEFT JOIN pg_catalog.pg_stat_all_tables AS s ON s.relid = c.oid
 LEFT JOIN pg_catalog.pg_statio_all_tables AS io ON io.relid = c.oid
 LEFT JOIN locked AS l ON l.relation = c.oid
-WHERE c.relkind IN ('r', 'm', 'p')
+WHERE (c.relkind IN ('r', 'm', 'p') OR c.oid = %(table)s::oid)
   AND CASE WHEN %(table)s::oid IS NULL
            THEN n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
                 AND n.nspname NOT LIKE 'pg\_temp\_%%' AND n.nspname NOT LIKE 'pg\_toast\_temp\_%%'
-           ELSE c.oid = %(table)s::oid OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree(%(table)s::oid)) END
+           ELSE c.oid IN (SELECT oid FROM tree) END
 ORDER BY c.relpages DESC, c.oid
 LIMIT %(limit)s

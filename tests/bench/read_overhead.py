@@ -1,0 +1,140 @@
+"""What gate and durable audit add to a read tool: each call through the API's executor, against its own SQL on psycopg.
+
+Run as ``python -m tests.bench.read_overhead [CALLS]``; prints medians in milliseconds as JSON. Figures, not a test.
+The raw side replays the statements that the tool sent, with their values and transaction, on one psycopg connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from opsagent_jupyter import OpsAgent
+from opsagent_jupyter.demo.postgres import EmbeddedPostgres
+from opsagent_jupyter.executor import Ask
+from opsagent_jupyter.plugins.postgresql import connection as live
+
+CALLS: dict[str, dict[str, Any]] = {
+    "list_indexes": {"table": "bench"},
+    "get_table_stats": {"table": "bench"},
+    "get_connection_stats": {},
+    "get_locks": {},
+    "get_replication_status": {},
+    "explain_query": {"sql": "SELECT * FROM bench WHERE id = 7"},
+}
+SEED = """
+CREATE TABLE bench (id int PRIMARY KEY, customer_id int, note text);
+INSERT INTO bench SELECT n, n % 97, 'row ' || n FROM generate_series(1, 20000) n;
+CREATE INDEX ON bench (customer_id);
+ANALYZE bench;
+"""
+Sent = list[tuple[Any, Any]]
+
+
+@contextmanager
+def listening(sent: Sent) -> Any:
+    """Write down what the plugin sends, own words included."""
+    fetch, say = live._fetch, live._say
+
+    async def heard(connection: Any, statement: Any, values: Any = None) -> Any:
+        sent.append((statement, dict(values or {})))
+        return await fetch(connection, statement, values)
+
+    async def said(connection: Any, command: bytes) -> None:
+        sent.append((command.decode(), None))
+        await say(connection, command)
+
+    live._fetch, live._say = heard, said
+    try:
+        yield
+    finally:
+        live._fetch, live._say = fetch, say
+
+
+async def timed(count: int, work: Callable[[], Awaitable[object]]) -> list[float]:
+    """Milliseconds of each of some runs, after a fifth of them to warm up."""
+    found = []
+    for number in range(count + count // 5):
+        started = time.perf_counter()
+        await work()
+        if number >= count // 5:
+            found.append((time.perf_counter() - started) * 1000)
+    return found
+
+
+async def raw(dsn: str, sent: Sent, count: int) -> list[float]:
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True, row_factory=dict_row) as connection:
+
+        async def replay() -> None:
+            for statement, values in sent:
+                # the transaction's own words go past psycopg as ours do: it forgets prepared statements at a ROLLBACK
+                if values is None and not statement.startswith("EXPLAIN"):
+                    await live._say(connection, statement.encode())
+                else:
+                    await (await connection.execute(statement, values, prepare=values is not None)).fetchall()
+
+        return await timed(count, replay)
+
+
+def measure(ops: OpsAgent, dsn: str, tool: str, arguments: dict[str, Any], count: int) -> dict[str, float]:
+    executor, actor, sent = ops.runtime.executor, ops.runtime.actor, Sent()
+
+    async def call() -> None:
+        done = await executor.submit(Ask(f"postgresql.{tool}", arguments, "bench"), actor)
+        assert done.status == "succeeded", done.summary
+
+    with listening(sent):
+        ops.runtime.submit(call()).result()
+        sent.clear()
+        ops.runtime.submit(call()).result()
+    ours = statistics.median(ops.runtime.submit(timed(count, call)).result())
+    # explain_query prepares by the protocol, past what is heard here: its raw side is the statement's own EXPLAIN
+    plain = (
+        [(f"EXPLAIN (FORMAT JSON, VERBOSE, SETTINGS) {arguments['sql']}", None)] if tool == "explain_query" else sent
+    )
+    bare = statistics.median(asyncio.run(raw(dsn, plain, count)))
+    return {"ours": round(ours, 2), "raw": round(bare, 2), "overhead": round(ours - bare, 2)}
+
+
+def audit_cost(ops: OpsAgent, count: int) -> float:
+    """Median milliseconds of one durable audit record alone."""
+    from opsagent_jupyter.models import AuditEvent
+
+    event = AuditEvent(type="bench", actor=ops.runtime.actor)
+    found = []
+    for _ in range(count):
+        started = time.perf_counter()
+        ops.runtime.store.record(event)
+        found.append((time.perf_counter() - started) * 1000)
+    return round(statistics.median(found), 2)
+
+
+def main(count: int) -> dict[str, Any]:
+    """Figures of every read tool that has a raw equal, and of one audit record alone."""
+    with tempfile.TemporaryDirectory() as folder, EmbeddedPostgres() as server:
+        with psycopg.connect(server.dsn, autocommit=True) as connection:
+            connection.execute(SEED)
+        ops = OpsAgent(store_url=f"sqlite:///{Path(folder) / 'opsagent.db'}")
+        try:
+            ops.attach("postgresql", "bench", dsn=server.dsn)
+            figures: dict[str, Any] = {"one audit record": audit_cost(ops, count)}
+            for tool, arguments in CALLS.items():
+                figures[tool] = measure(ops, server.dsn, tool, arguments, count)
+            return figures
+        finally:
+            ops.close()
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(main(int(sys.argv[1]) if len(sys.argv) > 1 else 200), indent=2) + "\n")
