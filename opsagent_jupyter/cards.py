@@ -6,6 +6,7 @@ Every text goes through ``html.escape``; there is no script, no link and no imag
 from __future__ import annotations
 
 import html
+import shlex
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from opsagent_jupyter.executor import told
 from opsagent_jupyter.lifecycle import OPEN
-from opsagent_jupyter.models import Approval, Health, Plan, now
+from opsagent_jupyter.models import Approval, Health, Json, Plan, Result, Suggestion, Table, now
 
 if TYPE_CHECKING:
     from opsagent_jupyter.api import OpsAgent
@@ -66,6 +67,51 @@ def rows_text(title: str, rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join([one_line(title), *lines])
 
 
+# -- what a result offers, and what a diagnosis found
+
+#: Columns of a table of findings, as the diagnosis of any plugin gives them.
+FINDINGS = {"severity", "finding", "evidence", "why", "advice", "fix"}
+
+
+def is_findings(table: Table) -> bool:
+    """Whether a table is a list of findings."""
+    return set(table.columns) >= FINDINGS
+
+
+def command_of(suggestion: Suggestion, on: str) -> str:
+    """The line that asks for a suggested call; ``%opsagent`` and the command line both take it."""
+    words = [f"--{name} {shlex.quote(_word(value))}" for name, value in suggestion.arguments.items()]
+    return " ".join(["opsagent run", suggestion.tool, *([f"--on {shlex.quote(on)}"] if on else []), *words])
+
+
+def _word(value: Json) -> str:
+    if isinstance(value, list):
+        return ",".join(map(_word, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def finding_lines(table: Table, suggestions: Sequence[Suggestion], on: str) -> list[str]:
+    """A table of findings as a list for a terminal: what, why, figures, what to do and the ready call."""
+    lines: list[str] = []
+    for number, values in enumerate(table.rows, 1):
+        row = dict(zip(table.columns, values, strict=True))
+        fix = row["fix"]
+        told = [
+            f"{number:>3}. {str(row['severity']).upper()}: {row['finding']}",
+            *(f"     {row[name]}" for name in ("why", "evidence") if row[name]),
+            f"     → {row['advice']}",
+            *([f"       {command_of(suggestions[fix - 1], on)}"] if isinstance(fix, int) else []),
+        ]
+        lines += map(one_line, told)
+    left = table.total - len(table.rows)
+    return [*lines, *([f"     … {left} more"] if left > 0 else [])]
+
+
+def offers(result: Result, on: str) -> list[str]:
+    """The ready calls of a result, each as a line that asks for it."""
+    return [one_line(f"{command_of(each, on)}  ({each.why})") for each in result.suggestions]
+
+
 @dataclass(frozen=True)
 class Card:
     """A titled list of facts."""
@@ -98,7 +144,7 @@ class HealthCard(Card):
     def content(self) -> tuple[str, list[tuple[str, str]]]:
         """One row a database."""
         if not self.healths:
-            return "No database is attached.", [("Next", "%opsagent attach postgresql NAME --dsn-env VARIABLE")]
+            return "No database is attached.", [("Next", "%opsagent attach postgresql|mongodb NAME --dsn-env VARIABLE")]
         return "Databases", [(health.instance, health_text(health)) for health in self.healths]
 
 
@@ -200,7 +246,7 @@ def _model_text(model: str) -> str:
 
 def _next(attached: bool, waiting: list[str]) -> str:  # noqa: FBT001  # one private call
     if not attached:
-        return "%opsagent attach postgresql NAME --dsn-env VARIABLE"
+        return "%opsagent attach postgresql|mongodb NAME --dsn-env VARIABLE"
     if waiting:
         return f"%opsagent show {waiting[0]}, then approve or reject it"
     return "%opsagent ask what is slow?   ·   %opsagent chat   ·   %opsagent tools"

@@ -8,23 +8,29 @@ from dataclasses import dataclass, replace
 
 from opsagent_jupyter.agent import answers
 from opsagent_jupyter.agent.routing import CLEAR, THRESHOLD, Candidate
-from opsagent_jupyter.agent.slots import Filling, Names
+from opsagent_jupyter.agent.slots import TABLES, Filling, Names
 from opsagent_jupyter.agent.wording import ANSWER, CHANGING, Wording, word_set
 from opsagent_jupyter.agent.world import WAITS, Reply, Wanted, World
 from opsagent_jupyter.errors import InvalidArguments
 from opsagent_jupyter.models import Instance
 from opsagent_jupyter.plugin import Tool
 
+#: By how much one database's tool must fit better than another's to be the one that is meant.
+APART = 0.4
 #: Separate calls that one request may ask for by naming several things.
 AT_ONCE = 4
 #: Verbs that want to see something.
 LOOKING = word_set("show list display get give find explain check tell look count describe analyze which")
 #: A question about the whole database rather than one thing in it.
 CHECKUP = re.compile(
-    r"\b(?:health ?check|check ?up|overview|diagnose|whats wrong|what is wrong|anything wrong"
-    r"|everything (?:ok|okay|fine|all right)|how (?:is|s) (?:the|my|our) (?:db|database)"
-    r"|is (?:the|my|our) (?:db|database) (?:ok|okay|fine|healthy))\b"
+    r"\b(?:health ?check|check ?up|overview|diagnos(?:e|is|tics?)|whats wrong|what is wrong|anything wrong|something wrong"
+    r"|everything (?:ok|okay|fine|all right|healthy)|how ?(?:healthy )?(?:is|s) (?:the|my|our|this) (?:db|database|server)"
+    r"|is (?:the|my|our|this) (?:db|database|server) (?:ok|okay|fine|healthy|sick|in good shape)"
+    r"|why (?:is|s) (?:everything|the whole (?:db|database|server)) slow|what (?:should|do|can) (?:i|we) fix"
+    r"|(?:any|all|what|find|show|list) (?:the |your |other |serious )?problems)\b"
 )
+#: The tool by which a plugin answers such a question, where it has one.
+DIAGNOSIS = "diagnose"
 YES = re.compile(
     r"^\W*(?:(?:yes|yeah|yep|sure|ok|okay|please|pls|and|then|now)\W+)*(?:yes|yeah|yep|sure|go ahead|go on"
     r"|do (?:it|that|this|so)|fix (?:it|that|this)|run it|please do|proceed|make it so|sounds good|apply (?:it|that)"
@@ -64,12 +70,13 @@ class Requests:
         """What one request comes to."""
         wording = Wording(text)
         if not self.world.instances:
-            return Reply("No database is attached yet. Attach one: %opsagent attach postgresql NAME --prompt.")
+            return Reply("No database is attached yet. Attach one: %opsagent attach postgresql|mongodb NAME --prompt.")
         places = self._places(wording)
         found = [(place, self._candidates(wording, place)) for place in places]
         place, candidates = max(found, key=lambda pair: pair[1][0].score if pair[1] else 0)
         best = candidates[0] if candidates else None
-        if CHECKUP.search(wording.rest) and (best is None or not best.tool.changes):
+        places = _fitting(found, best) or places
+        if CHECKUP.search(wording.rest) and not wording.sql and (best is None or not best.tool.changes):
             return self._everything(places)
         if best is None or (not best.tool.changes and (best.score < THRESHOLD or self._unable(wording, place))):
             return self._declined(wording, place)
@@ -98,9 +105,12 @@ class Requests:
         return Reply(f"Which database: {names}?", asks=True, tool=tool.full_name)
 
     def _everything(self, places: Sequence[Instance]) -> Reply:
-        """A look at everything that can be looked at without an argument."""
+        """The plugin's diagnosis; else a look at everything that can be looked at without an argument."""
         if len(places) > 1:
             return self._which_database(places, self.world.tools[0])
+        tools = self.world.router(places[0].plugin).tools
+        if tool := next((tool for tool in tools if tool.name == DIAGNOSIS), None):
+            return Reply(calls=(Wanted(tool, {}, places[0].name),), tool=tool.full_name, sure=True)
         looks = tuple(self._looks(places[0]))
         return Reply(f"Looking at everything I can look at on {places[0].name}.\n\n", looks, sure=True)
 
@@ -169,6 +179,18 @@ class Requests:
         return _doubt(tool, filling, wording) if tool.changes else None
 
 
+def _fitting(found: Sequence[tuple[Instance, Sequence[Candidate]]], best: Candidate | None) -> list[Instance]:
+    """The databases that a request may be about by what it asks for; for a change every one that could be meant."""
+    if best is None:
+        return [place for place, _ in found]
+    least = THRESHOLD if best.tool.changes else max(THRESHOLD, best.score - APART)
+
+    def may(candidates: Sequence[Candidate]) -> bool:
+        return any(each.score >= least and each.tool.changes >= best.tool.changes for each in candidates[:1])
+
+    return [place for place, candidates in found if may(candidates)]
+
+
 def _is_request(text: str) -> bool:
     """Whether a text asks or commands by itself, rather than naming what was asked for."""
     wording = Wording(text)
@@ -204,12 +226,14 @@ def _no_such(kind: str, word: str, names: Names, place: Instance) -> Reply:
 def _which(tool: Tool, argument: str, filling: Filling, names: Names, wording: Wording) -> str:
     kind = tool.slots[argument].slot
     match kind:
-        case "table" | "index" | "role":
+        case "table" | "collection" | "index" | "role" | "database":
             return f"Which {kind}? {_some(_likely(kind, names, wording))}".strip()
         case "columns" | "column":
-            tables = [name for name, arg in tool.slots.items() if arg.slot == "table" and name in filling.values]
+            holders = {name: arg.slot for name, arg in tool.slots.items() if arg.slot in TABLES}
+            tables = [name for name in holders if name in filling.values]
             if not tables:
-                return f"Of which table? {_some(names.catalog.names.get('table', ()))}".strip()
+                holder = next(iter(holders.values()), "table")
+                return f"Of which {holder}? {_some(names.catalog.names.get(holder, ()))}".strip()
             table = str(filling.values[tables[0]])
             return f"Which column of {table}, or which columns? {_some(names.columns(table), 'It has')}".strip()
         case "pid":

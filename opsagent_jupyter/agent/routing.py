@@ -100,22 +100,28 @@ def _plain(phrase: str) -> str:
     return text
 
 
+def _spellings(tools: Sequence[Tool]) -> set[str]:
+    return {
+        word
+        for tool in tools
+        for text in (*tool.phrases, *tool.keywords, tool.name.replace("_", " "))
+        for word in tokens(_plain(text))
+        if word.isalpha()
+    }
+
+
 class Router:
     """Knows the tools of one plugin by their words."""
 
-    def __init__(self, tools: Sequence[Tool]) -> None:
+    def __init__(self, tools: Sequence[Tool], others: Sequence[Tool] = ()) -> None:
+        """``others`` are the tools of the other plugins: their words are no slips of the fingers."""
         self.tools = tuple(tools)
         self._profiles = [Profile(tool) for tool in tools]
         spread = Counter(word for profile in self._profiles for word in profile.weights)
         self._rarity = {word: math.log((len(tools) + 1) / (count + 0.5)) + 0.3 for word, count in spread.items()}
         self.language = frozenset(self._rarity) | frozenset(SAME)
-        self._spellings = {
-            word
-            for tool in tools
-            for text in (*tool.phrases, *tool.keywords, tool.name.replace("_", " "))
-            for word in tokens(_plain(text))
-            if word.isalpha()
-        } | set(SAME)
+        self._spellings = _spellings(tools) | set(SAME)
+        self._foreign = _spellings(others) - self._spellings
 
     def find(self, wording: Wording, names: Names) -> list[Candidate]:
         """The tools that may be meant, the likeliest first; a command stands before everything else."""
@@ -177,7 +183,8 @@ class Router:
         """What the request says, names and numbers left out, slips of the fingers mended."""
         kinds = ("table", "index", "role")
         said = [word for word in wording.tokens if not re.fullmatch(r"[\d.]+", word) and word not in POLITE]
-        words = [mended(word, self._spellings) for word in said if not any(names.exact(kind, word) for kind in kinds)]
+        meant = [word for word in said if not any(names.exact(kind, word) for kind in kinds)]
+        words = [word if word in self._foreign else mended(word, self._spellings) for word in meant]
         named = ["index"] if any(names.exact("index", word) for word in said) else []
         return meaning([*words, *named])
 
@@ -228,7 +235,7 @@ def _commands(tool: Tool, wording: Wording) -> list[tuple[str, str]]:
 
 def _ordered(profile: Profile, head: str, said: set[str], *, named: bool) -> bool:
     """Whether one of the tool's own phrases commands it like this, word for word but for the names in it."""
-    spare = {"pid", "table", "column"} if named else set()
+    spare = {"pid", "table", "column", "collection", "field"} if named else set()
     return any(means_verb(head, verb) and words - spare <= said and (words or named) for verb, words in profile.orders)
 
 
@@ -240,6 +247,6 @@ def _modes(tool: Tool) -> set[str]:
 
 def _names_object(tool: Tool, filling: Filling) -> bool:
     """Whether the request names what the tool works on: its index, table or process; to create one, its columns."""
-    kinds = {"column", "columns"} if tool.name.startswith("create_") else {"table", "index", "pid", "role"}
+    kinds = {"column", "columns"} if tool.name.startswith("create_") else {"table", "collection", "index", "pid", "role"}
     there = {*filling.values, filling.several[0]}
     return any(arg.slot in kinds and name in there for name, arg in tool.slots.items())

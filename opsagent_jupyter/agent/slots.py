@@ -15,11 +15,13 @@ from opsagent_jupyter.agent.wording import POLITE, STOP, Wording, means_verb, st
 from opsagent_jupyter.models import Catalog
 from opsagent_jupyter.plugin import Tool
 
+#: What holds documents or rows: a request for the one is asked for as the other.
+TABLES = ("table", "collection")
 #: Slots whose value is a name that exists.
-NAMED = ("table", "index", "role")
+NAMED = (*TABLES, "index", "role", "database")
 #: Words around a name that add nothing to a command.
 AROUND = word_set(
-    "column columns table tables index indexes field fields using over by named called quickly asap new"
+    "column columns table tables collection collections index indexes field fields using over by named called quickly asap new"
     " planner optimizer"
 )
 
@@ -34,11 +36,14 @@ class Names:
     def _written(self) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = {}
         for kind, names in self.catalog.names.items():
-            spelled = found.setdefault(kind, {})
+            spelled = found.setdefault("table" if kind in TABLES else kind, {})
             for name in names:
                 spelled[name.lower()] = name
                 spelled.setdefault(name.lower().rpartition(".")[2], name)
         return found
+
+    def _spelled(self, kind: str) -> dict[str, str]:
+        return self._written.get("table" if kind in TABLES else kind, {})
 
     @cached_property
     def known(self) -> bool:
@@ -47,11 +52,11 @@ class Names:
 
     def exact(self, kind: str, word: str) -> str:
         """The name of that kind that is written so; empty when there is none."""
-        return self._written.get(kind, {}).get(word.lower(), "")
+        return self._spelled(kind).get(word.lower(), "")
 
     def near(self, kind: str, word: str, limit: int = 3, cutoff: float = 60) -> list[str]:
         """Names of that kind that look like the word, the nearest first."""
-        spelled = self._written.get(kind, {})
+        spelled = self._spelled(kind)
         found = process.extract(word.lower(), spelled.keys(), scorer=fuzz.ratio, limit=limit * 2, score_cutoff=cutoff)
         return list(dict.fromkeys(spelled[name] for name, _, _ in found))[:limit]
 
@@ -181,8 +186,9 @@ class Filler:
             if name := self.names.exact(kind, word):
                 return Mention(kind, word, name)
         head, _, column = word.rpartition(".")
-        if head and "table" in kinds and (name := self.names.exact("table", head)) and column in self._lower(name):
-            return Mention("table", word, name)
+        holder = next((kind for kind in kinds if kind in TABLES), "")
+        if head and holder and (name := self.names.exact(holder, head)) and column in self._lower(name):
+            return Mention(holder, word, name)
         if stem(word) in self._vocabulary or word in POLITE:
             return None
         meant = ((kind, self.names.meant(kind, word)) for kind in kinds)
@@ -218,7 +224,7 @@ class Filler:
         )
 
     def _column_of(self, word: str, mentions: Sequence[Mention]) -> bool:
-        tables = [mention.name for mention in mentions if mention.kind == "table"]
+        tables = [mention.name for mention in mentions if mention.kind in TABLES]
         return any(word in self._lower(table) for table in tables or self.names.catalog.columns)
 
     def _lower(self, table: str) -> dict[str, str]:
@@ -231,8 +237,11 @@ class Filler:
         match kind:
             case "sql":
                 return self.wording.sql or None
+            case "document":
+                return self._document()
             case "columns" | "column":
-                return self._columns(self._fitting("table", mentions), schema)
+                tables = [name for holder in TABLES for name in self._fitting(holder, mentions)]
+                return self._columns(tables, schema)
             case "pid":
                 return self._pid()
             case "query_id":
@@ -245,6 +254,19 @@ class Filler:
             case _, "where" | "include" | "name":
                 return self._clause(argument)
         return self._choice(schema)
+
+    def _document(self) -> str | None:
+        """A document or a list of them as it is written, from its first bracket to the one that closes it."""
+        text = self.wording.text
+        start = min((place for mark in "{[" if (place := text.find(mark)) >= 0), default=-1)
+        depth = 0
+        for place in range(start, len(text)) if start >= 0 else ():
+            depth += (text[place] in "{[") - (text[place] in "}]")
+            if depth == 0:
+                found = text[start : place + 1]
+                self._use(*tokens(found.lower()))
+                return found
+        return None
 
     def _columns(self, tables: Sequence[str], schema: Mapping[str, Any]) -> Any:
         """Columns of the one table that is named, in the order in which they are written."""
@@ -287,7 +309,11 @@ class Filler:
         return text if "string" in str(schema) else int(text)
 
     def _number(self, argument: str) -> int | None:
-        found = COUNT.search(self.text) if argument in {"limit", "top", "count", "rows", "n"} else None
+        """A count of what is listed, or the number that stands beside the argument's own name: ``level 1``."""
+        word = re.escape(argument.replace("_", " "))
+        beside = rf"\b{word}\s*(?:(?:to|of|is)\s+|=\s*)?(\d{{1,6}})\b|\b(\d{{1,6}})\s*{word}\b"
+        counted = argument in {"limit", "top", "count", "rows", "n"}
+        found = (COUNT.search(self.text) if counted else None) or re.search(beside, self.text)
         if not found:
             return None
         self._use(number := found[1] or found[2])
@@ -296,7 +322,8 @@ class Filler:
     def _clause(self, argument: str) -> Any:
         """A part of a CREATE INDEX statement that was written out, word for word; nothing is read out of prose."""
         if argument == "name":
-            found = NAMED_SO.search(self.text)
+            alone = ROLE_ALONE.fullmatch(self.text.strip()) if self.tool.name.endswith("_user") else None
+            found = alone or NAMED_SO.search(self.text)
         else:
             found = CLAUSES[argument].search(self.wording.text) if CREATE_INDEX.search(self.wording.text) else None
         if not found:
@@ -334,17 +361,33 @@ class Filler:
 
     def _unread(self) -> Iterator[str]:
         """Words of a command that say something no argument says; a change is never asked for without them."""
+        other = MADE.search(self.text)
+        if other and other[1] not in {arg.slot.removesuffix("s") for arg in self.tool.slots.values()} | self._vocabulary:
+            yield other[1]
         for word in dict.fromkeys(self.tokens):
             plain = word in STOP or word in POLITE or word in AROUND or word in self._used or word in self._known
             if not plain and stem(word) not in self._vocabulary and not self.names.exact("table", word):
                 yield word
 
 
+#: A request about one role and nothing else, which needs no "named": "drop user bob".
+ROLE_ALONE = re.compile(
+    r"(?:(?:create|add|make|drop|delete)\s+(?:(?:a|an|the|new)\s+)*(?:database\s+)?(?:user|role|login|account)\s+(?:for\s+)?)"
+    r"(?!named\b|called\b|for\b|with\b|who\b|that\b)([a-z_][\w$]*)[.!]?"
+)
+#: What is to be made or unmade: a tool that knows no such thing is not what is asked for.
+MADE = re.compile(
+    r"\b(?:create|add|make|drop|remove|delete)\s+(?:(?:a|an|the|new|another)\s+)*"
+    r"(table|column|index|collection|field|view|schema|database|sequence|trigger|function|constraint)\b"
+)
 #: Where the name of a table or an index stands in a request.
 PLACES = (
     ("index", re.compile(r"\bindex\s+([a-z_][\w$.]*)(?!\s*\()")),
     ("table", re.compile(r"\btable\s+([a-z_][\w$.]*)")),
+    ("collection", re.compile(r"\bcollection\s+([a-z_][\w$.]*)")),
+    ("database", re.compile(r"\bdatabase\s+([a-z_][\w$.]*)")),
     ("table", re.compile(r"\b(?:on|of|for|in)\s+(?:the\s+|table\s+)*([a-z_][\w$.]*)")),
+    ("collection", re.compile(r"\b(?:on|of|for|in)\s+(?:the\s+|collection\s+)*([a-z_][\w$.]*)")),
 )
 COUNT = re.compile(
     r"\b(?:top|first|last|worst|limit)\s*=?\s*(\d{1,6})\b"

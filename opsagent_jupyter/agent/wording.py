@@ -111,7 +111,7 @@ SQL = re.compile(
     r"""(?isx)
     (?:\bexplain\b\s*(?:\([^)]*\)\s*|(?:analy[sz]e|verbose)\b\s*)*)?
     (?P<sql>\b(?:
-        select\b(?=.*?\bfrom\b|\s+[\w.]+\s*\(|\s+[\d*'])
+        select\b(?!\s*,|\s+(?:on|and)\b)(?=.*?\bfrom\b|\s+[\w.]+\s*\(|\s+[\d*'])
       | with\s+(?:recursive\s+)?\w+\s*(?:\([^)]*\)\s*)?as\s*(?:(?:not\s+)?materialized\s*)?\(
       | insert\s+into\b | delete\s+from\b | merge\s+into\b | update\s+[\w."]+\s+(?:as\s+\w+\s+|\w+\s+)?set\b
     ).*)"""

@@ -60,7 +60,13 @@ class World:
     @cached_property
     def _routers(self) -> dict[str, Router]:
         plugins = {tool.plugin for tool in self.tools}
-        return {plugin: Router([tool for tool in self.tools if tool.plugin == plugin]) for plugin in plugins}
+        return {
+            plugin: Router(
+                [tool for tool in self.tools if tool.plugin == plugin],
+                [tool for tool in self.tools if tool.plugin != plugin],
+            )
+            for plugin in plugins
+        }
 
     @cached_property
     def _names(self) -> dict[str, Names]:

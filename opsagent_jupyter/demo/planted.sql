@@ -52,7 +52,7 @@ SELECT n_live_tup, n_dead_tup FROM pg_stat_user_tables WHERE relname = 'order_it
 SELECT c.reltuples, s.n_mod_since_analyze FROM pg_class AS c JOIN pg_stat_user_tables AS s ON s.relid = c.oid
 WHERE c.oid = 'shipments'::regclass AND s.n_mod_since_analyze > 10 * c.reltuples;
 
--- sequence_near_end | order_events_id_seq | postgresql.get_table_stats |
+-- sequence_near_end | order_events_id_seq | postgresql.diagnose |
 -- 93 % of the numbers of an integer key are used; at 100 % every insert fails.
 SELECT last_value, max_value FROM pg_sequences
 WHERE sequencename = 'order_events_id_seq' AND last_value > 0.9 * max_value;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,16 +17,20 @@ from opsagent_jupyter.cards import (
     Card,
     HealthCard,
     StatusCard,
+    command_of,
+    finding_lines,
     one_line,
     rows_html,
     rows_text,
     status_of,
     visible,
 )
-from opsagent_jupyter.cli.render import as_json, as_text, table_text
+from opsagent_jupyter.cli.render import as_json, as_text, result_lines, table_text
 from opsagent_jupyter.doctor import Finding, Report
-from opsagent_jupyter.models import Comparison, Health
-from opsagent_jupyter.notebook.display import Answer
+from opsagent_jupyter.models import Comparison, Health, Result, Suggestion
+from opsagent_jupyter.notebook.display import Answer, result_html
+from opsagent_jupyter.plugins.findings import Finding as Found
+from opsagent_jupyter.plugins.findings import Severity, Survey, told
 
 #: Texts that try to be something else than text.
 HOSTILE = (
@@ -242,3 +247,54 @@ def test_every_card_is_text_and_html(ops: OpsAgent) -> None:
     for card in cards:
         assert repr(card) == str(card)
         assert card._repr_html_().startswith("<div><strong>")
+
+
+# -- a diagnosis
+
+
+def diagnosis(subject: str = "orders_dup") -> Result:
+    """Two findings, one with a ready call."""
+    fix = Suggestion(tool="postgresql.drop_index", arguments={"index": subject, "concurrently": True}, why="duplicate")
+    twin = Found(
+        kind="duplicate_index", severity=Severity.MEDIUM, confidence="certain", subject=subject,
+        title=f"Index {subject} is a duplicate", evidence=("4 MB",), why="Writes cost twice.", advice="Drop it.", fix=fix,
+    )  # fmt: skip
+    off = Found(
+        kind="dangerous_setting", severity=Severity.CRITICAL, confidence="certain", subject="fsync", title="fsync is off",
+        evidence=(), why="A crash destroys it.", advice="Switch it on.",
+    )  # fmt: skip
+    return told(Survey((twin, off), ("no bloat estimate",)), (), place="database x", areas=2, rows=200)
+
+
+def test_findings_are_a_list_in_a_terminal_each_with_its_command() -> None:
+    """No wide table, and the points are not said twice."""
+    assert result_lines(diagnosis(), "shop")[1:9] == [
+        "  1. CRITICAL: fsync is off",
+        "     A crash destroys it.",
+        "     → Switch it on.",
+        "  2. MEDIUM: Index orders_dup is a duplicate",
+        "     Writes cost twice.",
+        "     4 MB",
+        "     → Drop it.",
+        "       opsagent run postgresql.drop_index --on shop --index orders_dup --concurrently true",
+    ]
+    assert "  (no bloat estimate)" in result_lines(diagnosis(), "shop")
+
+
+def test_a_saved_notebook_names_findings_and_ready_calls_as_text() -> None:
+    """The rows themselves stay out of it, as those of any result."""
+    text = result_html(diagnosis(), "shop")
+    assert "CRITICAL: fsync is off. A crash destroys it." in text
+    assert "<code>%opsagent run postgresql.drop_index --on shop --index orders_dup --concurrently true" in text
+    assert "2 rows of findings" in text
+    assert "4 MB" not in text
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_in_a_finding_is_only_ever_text(name: str) -> None:
+    """Not another line of a terminal, not a tag of a notebook, not another word of a command."""
+    result = diagnosis(name)
+    assert Tags(result_html(result, "shop")).tags <= {"ul", "li", "div", "code"}
+    assert len(finding_lines(result.tables[0], result.suggestions, "shop")) == 8
+    assert all(visible(line) == line for line in finding_lines(result.tables[0], result.suggestions, "shop"))
+    assert shlex.split(command_of(result.suggestions[0], "shop"))[5:7] == ["--index", name]

@@ -50,6 +50,7 @@ def test_every_declared_phrase_reaches_its_own_tool(tool: Any) -> None:
     names = {
         "table": "orders", "columns": "customer_id", "index": "customers_region_unused", "pid": "4711",
         "sql": "SELECT * FROM orders WHERE customer_id = 7", "query_id": "814868741159101566",
+        "role": "app",
     }  # fmt: skip
     strays = {}
     for phrase in tool.phrases:
@@ -105,10 +106,12 @@ NEVER = [
     "delete from orders where id = 1",
     "update orders set status = 'x'",
     "create table orders2 (id int)",
-    "create a user bob",
+    "create a user bob if needed",
+    "create a table named users",
+    "add a column user to orders named x",
     "grant all on orders to bob",
     "alter table orders add column x int",
-    "reindex orders",
+    "cluster orders",
     "approve it",
     "approve everything",
     "yes",
@@ -169,6 +172,9 @@ ALWAYS = [
     ("cancel the query of pid 812", "kill_connection", {"pid": 812, "mode": "cancel"}),
     ("select pg_cancel_backend(812)", "kill_connection", {"pid": 812, "mode": "cancel"}),
     ("analyse products", "analyze_table", {"table": "products"}),
+    ("create a user bob", "create_user", {"name": "bob"}),
+    ("create a user named reporting", "create_user", {"name": "reporting"}),
+    ("drop user old_app", "drop_user", {"name": "old_app"}),
 ]
 
 
