@@ -85,7 +85,8 @@ installation_digest() {
 import hashlib, pathlib, sys
 
 js = pathlib.Path("js")
-files = [pathlib.Path("pyproject.toml"), *js.glob("*.*"), *js.glob("src/**/*"), *js.glob("style/**/*")]
+files = [pathlib.Path("pyproject.toml"), *js.glob("*.*")]
+files += [file for folder in ("src", "style", "schema") for file in js.glob(f"{folder}/**/*")]
 digest = hashlib.sha256(f"{sys.version} {pathlib.Path.cwd()}".encode())
 for file in sorted(file for file in files if file.is_file()):
     digest.update(f"{file}".encode() + file.read_bytes())

@@ -1,9 +1,9 @@
-"""Builds the front end when the package is built: esbuild, run with plain npm packages and any recent Node.
+"""Builds the front end when the package is built, with plain npm packages and any recent Node.
 
-As a hatchling hook it runs for wheels, editable installs and source archives, and does nothing when the bundle is up to
-date: a stamp beside the bundle holds the digest of what it was built from. Without a usable Node on the machine it asks
-pip for one from PyPI. As a script, `python js/hatch_build.py [SCRIPT ARGUMENT...]`, it installs the development
-packages too, and runs a script of theirs with the node it found.
+The front end is the notebook's widget and the JupyterLab extension. As a hatchling hook this runs for wheels, editable
+installs and source archives, and does nothing when both are up to date: a stamp holds the digest of what they were built
+from. Without a usable Node on the machine it asks pip for one from PyPI. As a script, `python js/hatch_build.py
+[SCRIPT ARGUMENT...]`, it installs the development packages too, and runs a script of theirs with the node it found.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ FAILED = (
     "needs the npm registry or a mirror of it; a released wheel carries the front end and needs neither."
 )
 
-SOURCES = ("src", "style", "package.json", "package-lock.json", "tsconfig.json", "esbuild.mjs")
-BUNDLE = ("widget.js", "widget.css")
+SOURCES = ("src", "style", "schema", "package.json", "package-lock.json", "tsconfig.json", "esbuild.mjs")
+BUNDLES = ("static/widget.js", "static/widget.css", "labextension/package.json")
 
 
 def js_digest(js: Path) -> str:
-    """SHA-256 over the names and bytes of everything that the bundle is made of."""
+    """SHA-256 over the names and bytes of everything that the bundles are made of."""
     digest = hashlib.sha256()
     for source in SOURCES:
         path = js / source
@@ -60,10 +60,10 @@ def js_digest(js: Path) -> str:
 
 
 def up_to_date(root: Path) -> bool:
-    """Whether the bundle exists and was built from the sources as they are now."""
-    static = root / "opsagent_jupyter" / "static"
-    stamp = static / ".build-stamp"
-    built = all((static / name).is_file() for name in BUNDLE) and stamp.is_file()
+    """Whether the bundles exist and were built from the sources as they are now."""
+    package = root / "opsagent_jupyter"
+    stamp = package / "static" / ".build-stamp"
+    built = all((package / name).is_file() for name in BUNDLES) and stamp.is_file()
     return built and stamp.read_text(encoding="ascii").strip() == js_digest(root / "js")
 
 
@@ -117,8 +117,8 @@ def install_packages(js: Path, npm: list[str], *, development: bool) -> None:
     marker.write_text(f"{wanted} {'development' if development else 'build'}\n", encoding="ascii")
 
 
-def build_bundle(root: Path) -> None:
-    """Builds widget.js and widget.css; the stamp is written last, so a broken build is built again."""
+def build_bundles(root: Path) -> None:
+    """Builds the widget and the JupyterLab extension; the stamp is written last, so a broken build is built again."""
     js = root / "js"
     node, npm = find_node()
     install_packages(js, npm, development=False)
@@ -133,31 +133,31 @@ class FrontEndHook(BuildHookInterface):  # type: ignore[type-arg]  # hatchling l
     PLUGIN_NAME = "custom"
 
     def dependencies(self) -> list[str]:
-        """Node from PyPI, when the bundle has to be built and the machine has no usable Node."""
+        """Node from PyPI, when the bundles have to be built and the machine has no usable Node."""
         if up_to_date(Path(self.root)) or node_on_path() or node_from_wheel():
             return []
         served = (sys.platform, platform.machine().lower()) in NODE_WHEEL_PLATFORMS
         return [NODE_WHEEL] if served else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Builds the bundle if its sources changed; a wheel carries the notebooks too, beside the package's modules."""
+        """Builds the bundles if their sources changed; a wheel carries the notebooks too, beside the package's modules."""
         root = Path(self.root)
         if up_to_date(root):
             self.app.display_info("The front end is up to date.")
         else:
-            build_bundle(root)
+            build_bundles(root)
         if self.target_name == "wheel" and version == "standard":
             for notebook in sorted(root.glob("notebooks/*.ipynb")):
                 build_data["force_include"][str(notebook)] = f"opsagent_jupyter/notebooks/{notebook.name}"
 
 
 def main() -> int:
-    """Installs all packages, builds the bundle if its sources changed, then runs the script named by the arguments."""
+    """Installs all packages, builds the bundles if their sources changed, then runs the script named by the arguments."""
     root = Path(__file__).resolve().parent.parent
     node, npm = find_node()
     install_packages(root / "js", npm, development=True)
     if not up_to_date(root):
-        build_bundle(root)
+        build_bundles(root)
     return subprocess.run([*node, *sys.argv[1:]], cwd=root / "js", check=False).returncode if sys.argv[1:] else 0
 
 

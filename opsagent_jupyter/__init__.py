@@ -31,6 +31,17 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
+def _jupyter_server_extension_points() -> list[dict[str, Any]]:
+    """The server extension, for a Jupyter server that looks for it; it loads when one does."""
+    module = "opsagent_jupyter.server.extension"
+    return [{"module": module, "app": import_module(module).OpsAgentServer}]
+
+
+def _jupyter_labextension_paths() -> list[dict[str, str]]:
+    """The built JupyterLab extension, for tools that link it into place; an installed wheel has it there already."""
+    return [{"src": "labextension", "dest": "opsagent-jupyter"}]
+
+
 def load_ipython_extension(ipython: InteractiveShell) -> None:
     """Registers the magics: `%load_ext opsagent_jupyter`."""
     import_module("opsagent_jupyter.notebook.magics").load(ipython)

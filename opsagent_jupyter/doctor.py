@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from opsagent_jupyter.cards import Card
 from opsagent_jupyter.errors import OpsAgentError
+from opsagent_jupyter.plugin import Accounts
 
 if TYPE_CHECKING:
     from opsagent_jupyter.api import OpsAgent
+    from opsagent_jupyter.models import Health, Instance
 
 #: Lowest releases without a known hole in what we use (their security advisories).
 FLOORS = {"jupyter_server": (2, 20), "jupyterlab": (4, 6, 2), "ipykernel": (7,), "langchain_core": (1, 2, 5)}
@@ -122,12 +124,26 @@ def _audit(ops: OpsAgent) -> Finding:
 
 
 def _databases(ops: OpsAgent) -> list[Finding]:
-    return [
-        Finding(
-            health.instance,
-            health.ok and not health.warnings,
-            "; ".join([health.summary, *health.warnings]),
-            "attach it with a role that has only the rights it needs" if health.ok else "see the message",
-        )
-        for health in ops.health()
-    ]
+    instances = {instance.name: instance for instance in ops.instances()}
+    return [_database(ops, health, instances.get(health.instance)) for health in ops.health()]
+
+
+def _database(ops: OpsAgent, health: Health, instance: Instance | None) -> Finding:
+    warnings = [*health.warnings]
+    if health.ok and instance is not None and instance.read_only:
+        warnings += ops.runtime.call(_excess(ops, instance))
+    fix = f"attach it with a role that has only the rights it needs: `opsagent roles {health.instance}` prints its SQL"
+    found = "; ".join([health.summary, *warnings])
+    return Finding(health.instance, health.ok and not warnings, found, fix if health.ok else "see the message")
+
+
+async def _excess(ops: OpsAgent, instance: Instance) -> tuple[str, ...]:
+    """What the account of an instance that shall only read could change."""
+    plugin = ops.runtime.plugins.plugin(instance.plugin)
+    if not isinstance(plugin, Accounts):
+        return ()
+    try:
+        async with ops.runtime.connections.use(instance) as connection:
+            return await plugin.excess(connection)
+    except OpsAgentError as error:
+        return (f"what the role could change is not known: {error.message}",)

@@ -7,7 +7,9 @@ from it, so there is one set of shapes. On the wire each message stands in an en
 ========================  ==============================================================================================
 command                   answer
 ========================  ==============================================================================================
-``hello``                 ``hello``
+``hello``                 ``hello``. With ``since``, the feed's seq that the screen saw last, and ``resumed`` in the answer, then
+                          every change after it, in order and each once; the screen joins its sessions again by itself.
+                          Not ``resumed``: too much happened, or another store answers, so the screen begins anew
 ``chat:join``             ``chat:joined``; while a turn runs, then its events so far (``started``, the text, its calls);
                           from then on every event of that session
 ``chat:history``          ``chat:joined`` with the older messages
@@ -16,7 +18,10 @@ command                   answer
 ``approval:get``          ``approval:response``, and again at each later state of that request
 ``approval:respond``      ``approval:response``, or ``error`` (and ``approval:response`` when somebody was first)
 ``approval:resolve``      the same
+``plugin:subscribe``      ``plugin:status`` and ``plugin:health`` of what is attached; from then on those, and
+                          ``plugin:tool_executed`` and ``chat:session``, as they happen
 ``result:get``            ``result``
+``secret:reveal``         ``secret:shown``, to this screen alone and once; or ``error``
 any                       ``error`` when it could not be done; ``command`` and ``about`` say which it was
 ========================  ==============================================================================================
 """
@@ -31,7 +36,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
 from opsagent_jupyter.errors import ProtocolError, UnknownMessage, VersionMismatch
-from opsagent_jupyter.models import Actor, Approval, CallRecord, Health, Result, Session
+from opsagent_jupyter.models import Actor, Approval, CallRecord, Health, Instance, Result, Session
 from opsagent_jupyter.models import Message as Entry
 
 #: The version of the wire; a change that an older screen cannot read raises it.
@@ -57,10 +62,11 @@ class Message(BaseModel):
 
 
 class Hello(Message):
-    """A screen introduces itself with the release it belongs to."""
+    """A screen introduces itself with the release it belongs to and the last feed seq it saw, 0 when it is new."""
 
     type: Literal["hello"] = "hello"
     version: Id
+    since: Seq
 
 
 class Join(Message):
@@ -114,13 +120,14 @@ class Unsubscribe(Message):
 
 
 class Respond(Message):
-    """Decide a request as it was seen: ``version`` is the version that was on the screen."""
+    """Decide a request as it was seen: ``version`` and ``digest`` are those that were on the screen."""
 
     type: Literal["approval:respond"] = "approval:respond"
     id: Id
     decision: Literal["approve", "reject", "withdraw", "revoke"]
     reason: Reason
     version: Seq
+    digest: Id
 
 
 class GetApproval(Message):
@@ -137,6 +144,25 @@ class Resolve(Message):
     id: Id
     state: Literal["succeeded", "failed"]
     reason: Reason
+
+
+class SubscribePlugins(Message):
+    """Watch what is attached, how it is, and what runs on it."""
+
+    type: Literal["plugin:subscribe"] = "plugin:subscribe"
+
+
+class UnsubscribePlugins(Message):
+    """Stop watching what is attached."""
+
+    type: Literal["plugin:unsubscribe"] = "plugin:unsubscribe"
+
+
+class Reveal(Message):
+    """Take the secret that a call has made, such as a new role's password: it is shown once, to this screen."""
+
+    type: Literal["secret:reveal"] = "secret:reveal"
+    id: Id
 
 
 class GetResult(Message):
@@ -158,7 +184,10 @@ Command = Annotated[
     | Respond
     | GetApproval
     | Resolve
-    | GetResult,
+    | SubscribePlugins
+    | UnsubscribePlugins
+    | GetResult
+    | Reveal,
     Field(discriminator="type", title="Command"),
 ]
 
@@ -177,6 +206,8 @@ class Welcome(Message):
     """One honest sentence on what the set-up guards against."""
     actor: Actor
     model: str
+    resumed: bool = False
+    """True when every change after the screen's ``since`` follows."""
 
 
 class Joined(Message):
@@ -265,12 +296,59 @@ class ResultRead(Message):
     result: Result
 
 
+class SecretShown(Message):
+    """The secret of a request, for the one screen that asked for it. Nothing keeps it: no state, no trait, no log."""
+
+    type: Literal["secret:shown"] = "secret:shown"
+    seq: int = 0
+    id: str
+    text: str = Field(repr=False)
+
+
 class HealthChanged(Message):
     """How an instance answered when it was last asked."""
 
     type: Literal["plugin:health"] = "plugin:health"
     seq: int = 0
     health: Health
+
+
+class PluginStatus(Message):
+    """A server or a database that is attached to it, as it stands now; ``detached`` when it was taken away."""
+
+    type: Literal["plugin:status"] = "plugin:status"
+    seq: int = 0
+    server: str
+    name: str
+    """The instance's name; empty when this is about the server alone."""
+    status: Literal["attached", "detached", "changed"]
+    instance: Instance | None = None
+
+
+class ToolExecuted(Message):
+    """A tool call that ended, whatever door it came through."""
+
+    type: Literal["plugin:tool_executed"] = "plugin:tool_executed"
+    seq: int = 0
+    server: str
+    instance: str
+    tool: str
+    call: str
+    session: str
+    approval: str
+    risk: str
+    status: str
+    summary: str
+    actor: str
+    milliseconds: float | None = None
+
+
+class SessionChanged(Message):
+    """A session was opened, renamed or closed, or said something new."""
+
+    type: Literal["chat:session"] = "chat:session"
+    seq: int = 0
+    session: Session
 
 
 class Failure(Message):
@@ -296,7 +374,11 @@ Event = Annotated[
     | ApprovalChanged
     | ApprovalsListed
     | ResultRead
+    | SecretShown
     | HealthChanged
+    | PluginStatus
+    | ToolExecuted
+    | SessionChanged
     | Failure,
     Field(discriminator="type", title="Event"),
 ]
@@ -361,8 +443,13 @@ def parse_event(text: str | bytes) -> Event:
 
 def envelope(event: Event) -> dict[str, Any]:
     """The event as JSON values in its envelope: no NaN, and no number that JavaScript would round."""
-    values: dict[str, Any] = json.loads(Told(event=event).model_dump_json(), parse_int=_exact)
+    values: dict[str, Any] = plain(Told(event=event))
     return values
+
+
+def plain(value: BaseModel) -> Any:
+    """A model as JSON values that every language reads alike: no NaN, and no number that JavaScript would round."""
+    return json.loads(value.model_dump_json(), parse_int=_exact)
 
 
 def _exact(digits: str) -> int | str:

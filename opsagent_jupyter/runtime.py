@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures.thread
+import json
 import logging
 import os
 import platform
 import re
 import threading
-import traceback
 import weakref
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -26,11 +26,14 @@ from opsagent_jupyter.errors import (
     ConfigError,
     DeadlineExceeded,
     ExecutionError,
+    NotAsShown,
     OpsAgentError,
     StoreError,
 )
-from opsagent_jupyter.executor import Ask, Executor
+from opsagent_jupyter.executor import Ask, Decision, Executor
+from opsagent_jupyter.feed import feed_events
 from opsagent_jupyter.lifecycle import ApprovalState
+from opsagent_jupyter.model_keys import ModelKeys
 from opsagent_jupyter.models import (
     Actor,
     Approval,
@@ -41,13 +44,15 @@ from opsagent_jupyter.models import (
     Health,
     Host,
     Instance,
+    Json,
     Session,
     new_id,
     now,
+    sha256,
 )
 from opsagent_jupyter.plugin import Limits
 from opsagent_jupyter.plugins.registry import PluginRegistry
-from opsagent_jupyter.redaction import Redactor
+from opsagent_jupyter.redaction import Redactor, place_of
 from opsagent_jupyter.session import Conversation, TurnRecord
 from opsagent_jupyter.stores.store import open_store
 
@@ -57,6 +62,8 @@ log = logging.getLogger("opsagent_jupyter")
 
 #: Environment variables that hold a secret, by the end of their name.
 SECRET_VARIABLE = re.compile(r"(API_?KEY|ACCESS_KEY|ENCRYPTION_KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
+#: The audit's event for what a turn took of a language model.
+USAGE = "model.usage"
 #: Seconds that other hosts leave to the one where an approved call was asked for.
 COURTESY = 0.3
 
@@ -76,6 +83,8 @@ class Runtime:
         self.redactor = Redactor()
         self.redactor.add(*held_secrets(settings, os.environ))
         self.vault: Vault = open_vault(store_dir=settings.folder, shared=settings.shared)
+        self.model_keys = ModelKeys(settings.folder, self.vault)
+        self._models: dict[tuple[str, str], Any] = {}
         self.limits = Limits(deadline=settings.deadline, change_deadline=settings.change_deadline, rows=settings.rows)
         self.connections = LiveConnections(self.store, self.plugins, self.vault, self.limits, self.redactor)
         self.executor = Executor(
@@ -87,8 +96,13 @@ class Runtime:
             limits=self.limits,
             setup=settings.setup,
             pending=timedelta(seconds=settings.pending_seconds),
+            vault=self.vault,
+            hide=self.redactor.add,
         )
         self._listeners: dict[int, Callable[[protocol.Event], None]] = {}
+        self._thinking: set[str] = set()
+        self._health_watchers: set[object] = set()
+        self.known_health: dict[str, Health] = {}
         self._conversations: dict[str, Conversation] = {}
         self._asked_here: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -188,9 +202,17 @@ class Runtime:
         left = asyncio.all_tasks() - {asyncio.current_task()}
         if left:
             await asyncio.wait(left, timeout=5)
+        await self._close_models()
         await self.connections.close()
         await self._loop.shutdown_asyncgens()
         await self._loop.shutdown_default_executor()
+
+    async def _close_models(self) -> None:
+        if self._models:
+            from opsagent_jupyter.agent.providers import close_model
+
+            for model in self._models.values():
+                await close_model(model)
 
     # -- screens --------------------------------------------------------------------------------------------------
 
@@ -205,8 +227,27 @@ class Runtime:
         for emit in list(self._listeners.values()):
             try:
                 emit(event)
-            except Exception:
-                log.exception("a screen could not take an event")
+            except Exception as error:  # noqa: BLE001  # the other screens are still to be told
+                log.error("a screen could not take an event: %s", place_of(error))  # noqa: TRY400
+
+    async def watch_health(self, watcher: object) -> None:
+        """Ask every database regularly how it is, and publish the answers, until the last watcher has left."""
+        first = not self._health_watchers
+        self._health_watchers.add(watcher)
+        if first:
+            await self.keep(self._watch_health())
+
+    def leave_health(self, watcher: object) -> None:
+        """Stop asking on this watcher's behalf."""
+        self._health_watchers.discard(watcher)
+
+    async def _watch_health(self) -> None:
+        while self._health_watchers:
+            with suppress(StoreError):
+                for health in await self.healths():
+                    self.known_health[health.instance] = health
+                    self.publish(protocol.HealthChanged(health=health))
+            await asyncio.sleep(self.settings.health_seconds)
 
     # -- the store's changes --------------------------------------------------------------------------------------
 
@@ -224,30 +265,26 @@ class Runtime:
         try:
             if entry.topic == "approval":
                 await self._approval_changed(entry)
-            elif entry.topic == "message" and self._listeners:
-                await self._message_appended(entry)
+            if self._listeners:
+                for event in await self.events_of(entry):
+                    self.publish(event)
         except OpsAgentError as error:
             if isinstance(error, StoreError) and error.retryable:
                 raise  # it is read again: a change that is passed over would never be acted on
             log.warning("change %s (%s) could not be shown: %s", entry.seq, entry.topic, error.message)
-        except Exception:  # one bad change must not end the watch
-            log.exception("change %s (%s) could not be shown", entry.seq, entry.topic)
+        except Exception as error:  # noqa: BLE001  # one bad change must not end the watch
+            log.error("change %s (%s) could not be shown: %s", entry.seq, entry.topic, place_of(error))  # noqa: TRY400
 
     async def _approval_changed(self, entry: FeedEntry) -> None:
         approval = await asyncio.to_thread(self.store.approval, entry.key)
-        if entry.kind == ApprovalState.PENDING:
-            self.publish(protocol.ApprovalRequested(approval=approval, seq=entry.seq))
-        else:
-            self.publish(protocol.ApprovalChanged(approval=approval, seq=entry.seq))
         if approval.state is ApprovalState.APPROVED and self.executes:
             await self.keep(self._execute(approval))
         elif approval.state not in (ApprovalState.PENDING, ApprovalState.APPROVED, ApprovalState.EXECUTING):
             await self.keep(self._go_on(approval))
 
-    async def _message_appended(self, entry: FeedEntry) -> None:
-        session, _, seq = entry.key.partition(":")
-        for message in await asyncio.to_thread(self.store.messages, session, int(seq) - 1, 1):
-            self.publish(protocol.Appended(message=message, seq=entry.seq))
+    async def events_of(self, entry: FeedEntry) -> Sequence[protocol.Event]:
+        """What a change looks like on a screen (see ``feed.py``)."""
+        return await asyncio.to_thread(feed_events, self.store, entry)
 
     async def _execute(self, approval: Approval) -> None:
         if approval.call not in self._asked_here:
@@ -278,7 +315,7 @@ class Runtime:
     async def _pick_up(self) -> None:
         """At start: take what was approved while nobody could run it."""
         with suppress(OpsAgentError):
-            for approval in await asyncio.to_thread(self.store.approvals, states=(ApprovalState.APPROVED,)):
+            for approval in await self.executor.every(ApprovalState.APPROVED):
                 await self.keep(self._execute(approval))
 
     async def _regularly(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -289,9 +326,8 @@ class Runtime:
                 await work()
             except OpsAgentError as error:
                 log.warning("the store does not take what this host tells it: %s", error.message)
-            except Exception as error:  # noqa: BLE001  # what fails once must not end for ever; its text may hold a secret
-                frames = "".join(traceback.format_tb(error.__traceback__))
-                log.error("a regular task of this host failed (%s)\n%s", type(error).__name__, frames)  # noqa: TRY400
+            except Exception as error:  # noqa: BLE001  # what fails once must not end for ever
+                log.error("a regular task of this host failed: %s", place_of(error))  # noqa: TRY400
             await asyncio.sleep(self.settings.lease_seconds / 3)
 
     async def _beat(self) -> None:
@@ -302,13 +338,44 @@ class Runtime:
             await self.executor.sweep(timedelta(seconds=self.settings.lease_seconds))
             await self._pick_up()
 
+    # -- decisions ------------------------------------------------------------------------------------------------
+
+    async def decide(
+        self, id: str, decision: Decision, actor: Actor, *, digest: str, reason: str = "", version: int | None = None
+    ) -> Approval:
+        """Take a decision from a screen, which says by ``digest`` what it showed: for anything else nothing is decided."""
+        approval = await asyncio.to_thread(self.store.approval, id)
+        if digest != approval.digest:
+            error = NotAsShown(f"Request {approval.id[:8]} is not what the screen showed, so nothing was decided.")
+            await asyncio.to_thread(self.store.record, self._denied(approval, actor, error))
+            raise error
+        return await self.executor.decide(approval.id, decision, actor, reason, version)
+
+    def _denied(self, approval: Approval, actor: Actor, error: OpsAgentError) -> AuditEvent:
+        target = approval.target
+        event = self.event(
+            "approval.denied", actor, status="denied", risk=approval.risk, tool=approval.tool, server=target.server,
+            environment=target.environment, session=approval.session, call=approval.call, approval=approval.id,
+            digest=approval.digest, summary=error.message, error_code=error.code,
+        )  # fmt: skip
+        return event.model_copy(update={"instance": target.instance})
+
     # -- instances ------------------------------------------------------------------------------------------------
 
     async def attach(self, instance: Instance, secret: Secret, actor: Actor) -> Health:
         """Try a connection out, then keep it; a connection that does not work is not kept."""
-        settings = self.connections.describe(instance.plugin, secret)
+        try:
+            settings = self.connections.describe(instance.plugin, secret)
+            health = await self.connections.try_out(instance.plugin, instance.name, secret)
+        except OpsAgentError as error:
+            said = {"server": instance.server, "instance": instance.name, "summary": error.message}
+            said = {name: self.redactor.redact(text) for name, text in said.items()}
+            event = self.event("instance.refused", actor, instance, status="failed", error_code=error.code)
+            event = event.model_copy(update=said)
+            await asyncio.to_thread(self.store.record, event)
+            raise
         instance = instance.model_copy(update={"settings": settings, "created_by": actor.name})
-        health = await self.connections.try_out(instance.plugin, instance.name, secret)
+        await asyncio.to_thread(self._define, instance.plugin)
         known = await self._same(instance)
         instance = known or instance
         token = self.vault.encrypt(secret.reveal(), instance=instance.id, field=DSN)
@@ -320,6 +387,16 @@ class Runtime:
         event = self.event("instance.attached", actor, instance, summary=self.redactor.redact(health.summary))
         await asyncio.to_thread(self.store.add_instance, instance, {DSN: token}, event)
         return health
+
+    def _define(self, name: str) -> None:
+        """Keep what the plugin offers, for hosts that do not have it installed."""
+        plugin = self.plugins.plugin(name)
+        offered: list[Json] = [
+            {"name": tool.full_name, "summary": tool.summary, "risk": str(tool.risk), "changes": tool.changes}
+            for tool in plugin.toolbox.tools.values()
+        ]
+        if self.store.plugin_definitions().get(name) != {"version": plugin.version, "tools": offered}:
+            self.store.define_plugin(name, plugin.version, {"tools": offered})
 
     async def _same(self, instance: Instance) -> Instance | None:
         """An attached instance that is this very one, so that a notebook that is run again attaches nothing twice."""
@@ -399,6 +476,7 @@ class Runtime:
                 holder=self.host.id,
                 lease_seconds=self.settings.lease_seconds,
                 limits=self._turn_limits,
+                report=self._usage_event,
                 publish=self._publish_turn,
             )
         return self._conversations[session]
@@ -430,22 +508,109 @@ class Runtime:
         if isinstance(event, protocol.ToolExecution) and event.call.status == "running":
             self._asked_here.add(event.call.id)
         self.publish(event)
+        match event:
+            case protocol.TurnEvent(session=session, kind=kind):
+                self._typing(session, on=kind == "started")
+            case protocol.ToolExecution(session=session, call=call):
+                self._typing(session, on=call.status not in ("running", "waiting"))
 
-    def _turn_limits(self) -> Any:
+    def _typing(self, session: str, *, on: bool) -> None:
+        """Say when a model begins to think, and when something else happens: its words, a call, the end."""
+        if on is not (session in self._thinking):
+            (self._thinking.add if on else self._thinking.discard)(session)
+            self.publish(protocol.Typing(session=session, on=on))
+
+    def _turn_limits(self, session: str) -> Any:
         from opsagent_jupyter.agent.loop import TurnLimits
 
-        return TurnLimits(calls=self.settings.turn_calls, seconds=self.settings.turn_seconds)
+        kept = self.settings
+        spent = self.session_tokens(session) if kept.session_tokens else 0
+        return TurnLimits(
+            calls=kept.turn_calls,
+            seconds=kept.turn_seconds,
+            tokens=kept.turn_tokens,
+            session_tokens=kept.session_tokens,
+            spent=spent,
+        )
+
+    def session_tokens(self, session: str) -> int:
+        """The tokens that a session has taken, as the audit has them, on whatever host."""
+        tokens, before = 0, None
+        while True:
+            rows = self.store.audit_page(before=before, limit=500, filters={"session": session})
+            for row in rows:
+                body = json.loads(row.body)
+                if body.get("type") == USAGE:
+                    tokens += body["details"]["input_tokens"] + body["details"]["output_tokens"]
+            if len(rows) < 500:
+                return tokens
+            before = rows[-1].seq
+
+    def _usage_event(self, turn: TurnRecord, actor: Actor, session: Session) -> AuditEvent:
+        """What asking the model took in one turn; a cost only where a price was set."""
+        usage = turn.usage
+        details: dict[str, Json] = {
+            "turn": turn.id,
+            "model": session.model,
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "calls": usage.calls,
+            "estimated_calls": usage.estimated,
+            "seconds": round(usage.seconds, 3),
+        }
+        cost = self.settings.cost(session.model, usage.input_tokens, usage.output_tokens)
+        if cost is not None:
+            details["cost"] = round(cost, 6)
+        summary = f"{session.model}: {usage.input_tokens} tokens read, {usage.output_tokens} written"
+        return self.event(
+            USAGE,
+            actor,
+            status=turn.state,
+            session=session.id,
+            milliseconds=usage.seconds * 1000,
+            summary=self.redactor.redact(summary),
+            details=details,
+        )
+
+    # -- models ---------------------------------------------------------------------------------------------------
 
     def open_model(self, name: str, instances: Sequence[Instance]) -> Any:
-        """Open the language model of that name; `ModelError` says what it lacks."""
-        from opsagent_jupyter.agent.providers import open_model
+        """The language model of that name; `ModelError` says what it lacks. A client is kept per model and key, with its
+        connections."""
+        from opsagent_jupyter.agent.providers import open_model, provider_of
 
-        return open_model(
-            name,
-            base_url=self.settings.model_base_url or None,
-            tools=[tool for plugin in sorted({i.plugin for i in instances}) for tool in self.plugins.tools(plugin)],
-            catalog=self.catalogs,
-        )
+        base_url = self.settings.model_base_url or None
+        if name == "offline":
+            plugins = sorted({i.plugin for i in instances})
+            tools = [tool for plugin in plugins for tool in self.plugins.tools(plugin)]
+            return open_model(name, tools=tools, catalog=self.catalogs)
+        key = self._model_key(provider_of(name)[0])
+        kept = (name, sha256(key.reveal()))
+        if kept not in self._models:
+            self._models[kept] = open_model(name, base_url=base_url, api_key=key.reveal() or None)
+        return self._models[kept]
+
+    def _model_key(self, provider: str) -> Secret:
+        """A provider's key: what the environment says, else what is kept; empty when there is none."""
+        from opsagent_jupyter.agent.providers import key_variable
+
+        key = Secret(os.environ.get(key_variable(provider)) or "") or self.model_keys.key(provider) or Secret("")
+        self.redactor.add(key.reveal())
+        return key
+
+    def keep_model_key(self, provider: str, key: Secret, actor: Actor) -> str:
+        """Keep a provider's key, encrypted, on this machine; an empty one forgets it. Returns langchain's provider name."""
+        from opsagent_jupyter.agent.providers import known_provider
+
+        provider = known_provider(provider)
+        self.redactor.add(key.reveal())
+        kind = "model.key_kept" if key else "model.key_forgotten"
+        self.store.record(self.event(kind, actor, details={"provider": provider}))
+        if key:
+            self.model_keys.keep(provider, key)
+        else:
+            self.model_keys.forget(provider)
+        return provider
 
 
 def held_secrets(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:

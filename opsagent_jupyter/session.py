@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
+import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from opsagent_jupyter import protocol
+from opsagent_jupyter.agent.events import Usage
 from opsagent_jupyter.contracts import Plugins, Store
 from opsagent_jupyter.errors import OpsAgentError, SessionBusy, SessionClosed
 from opsagent_jupyter.executor import Ask, Executor, record_of, struck
 from opsagent_jupyter.lifecycle import DECIDED, OPEN, ApprovalState
-from opsagent_jupyter.models import Actor, Approval, CallRecord, Instance, Message, Risk, Session, new_id
+from opsagent_jupyter.models import Actor, Approval, AuditEvent, CallRecord, Instance, Message, Risk, Session, new_id
+from opsagent_jupyter.redaction import place_of
 
 if TYPE_CHECKING:
     from opsagent_jupyter.agent.loop import AgentEvent, ToolRequest, TurnLimits
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Publish = Callable[[protocol.Event], None]
 log = logging.getLogger("opsagent_jupyter")
+#: Seconds to wait for a session that another host works on, before it is called busy.
+PATIENCE = 1.0
 #: Opens the language model of a session: (model name, instances) -> chat model.
 OpenModel = Callable[[str, Sequence[Instance]], Any]
 
@@ -41,6 +45,12 @@ class TurnRecord:
     error: OpsAgentError | None = None
     stored: int = 0
     """How much of the text is in the transcript already."""
+    usage: Usage = field(default_factory=Usage)
+    """What asking the model has taken so far."""
+
+    def spend(self, usage: Usage) -> None:
+        """Add what asking the model once more has taken."""
+        self.usage += usage
 
 
 class Conversation:
@@ -56,7 +66,8 @@ class Conversation:
         open_model: OpenModel,
         holder: str,
         lease_seconds: float,
-        limits: Callable[[], TurnLimits],
+        limits: Callable[[str], TurnLimits],
+        report: Callable[[TurnRecord, Actor, Session], AuditEvent],
         publish: Publish,
     ) -> None:
         self.id = session
@@ -67,6 +78,7 @@ class Conversation:
         self._holder = holder
         self._lease = lease_seconds
         self._limits = limits
+        self._report = report
         self._publish = publish
         self._turns = asyncio.Lock()
         self._task: asyncio.Task[Any] | None = None
@@ -96,8 +108,7 @@ class Conversation:
 
     async def _turn(self, turn: TurnRecord, actor: Actor, text: str | None, model: str) -> TurnRecord:
         async with self._turns:
-            if not await self._stored(self._store.lease_session, self.id, self._holder, self._lease):
-                raise SessionBusy
+            await self._take_lease()
             self._task = asyncio.current_task()
             self.current = turn
             renewing = asyncio.create_task(self._renew())
@@ -111,6 +122,14 @@ class Conversation:
                 with suppress(OpsAgentError):
                     await asyncio.shield(self._stored(self._store.release_session, self.id, self._holder))
         return turn
+
+    async def _take_lease(self) -> None:
+        """Take the session over; a host that has just told the end of its turn gives it back a moment later."""
+        deadline = time.monotonic() + PATIENCE
+        while not await self._stored(self._store.lease_session, self.id, self._holder, self._lease):
+            if time.monotonic() > deadline:
+                raise SessionBusy
+            await asyncio.sleep(0.05)
 
     async def _worked(self, turn: TurnRecord, actor: Actor, text: str | None, model: str) -> None:
         session = await self._opened(text, model)
@@ -128,9 +147,19 @@ class Conversation:
             await self._keep_partial(turn, session.model)
             self._failed(turn, error)
         except Exception as error:  # noqa: BLE001  # a bug must end the turn, not leave it running
-            frames = "".join(traceback.format_tb(error.__traceback__))  # where, but not the text: it may hold a secret
-            log.error("a turn failed inside (%s)\n%s", type(error).__name__, frames)  # noqa: TRY400
+            log.error("a turn failed inside: %s", place_of(error))  # noqa: TRY400
             self._failed(turn, OpsAgentError(f"OpsAgent failed inside ({type(error).__name__}); the log says where."))
+        finally:
+            await asyncio.shield(self._account(turn, actor, session))
+
+    async def _account(self, turn: TurnRecord, actor: Actor, session: Session) -> None:
+        """Put into the audit what the turn took, however it ended."""
+        if not turn.usage.calls:
+            return
+        try:
+            await self._stored(self._store.record, self._report(turn, actor, session))
+        except OpsAgentError as error:
+            log.warning("what a turn of session %s took is not in the audit: %s", self.id[:8], error.message)
 
     async def _opened(self, text: str | None, model: str) -> Session:
         session = await self._stored(self._store.session, self.id)
@@ -155,7 +184,8 @@ class Conversation:
             focus=session.instance,
             transcript=await self._stored(self._store.messages, self.id),
             dispatch=lambda request: self._dispatch(request, actor, session),
-            limits=self._limits(),
+            limits=await self._stored(self._limits, self.id),
+            spend=turn.spend,
         )
         async with aclosing(events):  # a turn that breaks off here must not go on in the background
             async for event in events:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from opsagent_jupyter.api import OpsAgent
 
 #: Commands whose first word is the id of a request.
-ON_REQUESTS = ("approve", "reject", "withdraw", "revoke", "resolve", "show")
+ON_REQUESTS = ("approve", "reject", "withdraw", "revoke", "resolve", "show", "reveal")
 
 
 def completions(ops: OpsAgent | None, line: str) -> list[str]:

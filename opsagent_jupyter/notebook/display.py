@@ -9,7 +9,7 @@ from typing import Any
 from IPython.display import display
 
 from opsagent_jupyter.api import Call, OpsAgent, Turn
-from opsagent_jupyter.cards import ApprovalCard, rows_html, visible
+from opsagent_jupyter.cards import ApprovalCard, offers, rows_html, visible
 from opsagent_jupyter.lifecycle import OPEN
 from opsagent_jupyter.models import Result, Session
 
@@ -23,7 +23,7 @@ def shown(shell: Any, value: Any, ops: Callable[[], OpsAgent]) -> Any:
     elif isinstance(value, Call):
         display(call_view(ops(), value))
         _hush(shell, value)
-    elif isinstance(value, ApprovalCard) and value.approval.state in OPEN and hasattr(shell, "kernel"):
+    elif isinstance(value, ApprovalCard) and _lives(value) and hasattr(shell, "kernel"):
         from opsagent_jupyter.notebook.widgets import ApprovalWidget
 
         display(ApprovalWidget(ops().bridge, value.approval))
@@ -34,6 +34,11 @@ def shown(shell: Any, value: Any, ops: Callable[[], OpsAgent]) -> Any:
         display(ChatWidget(ops().bridge, value.id))
         return None
     return Sentence(value) if isinstance(value, str) else value
+
+
+def _lives(card: ApprovalCard) -> bool:
+    """Whether a person can still do something with a request: decide it, or be shown the secret that its call made."""
+    return card.approval.state in OPEN or card.approval.evidence.get("secret") == "kept"
 
 
 class Sentence(str):
@@ -122,6 +127,7 @@ class Answer:
             lines += [f"  · {text}" for text in result.highlights]
             lines += [result.tree] if result.tree else []
             lines += [f"  ({note})" for note in result.notes]
+            lines += [f"  → %{line}" for line in offers(result, record.instance)]
             lines += [where_rows_are(result)] if result.tables else []
         return visible("\n".join(lines))
 
@@ -131,16 +137,18 @@ class Answer:
         head = rows_html(
             f"{record.tool} on {record.instance}", [("Status", f"{record.status} {took}"), ("", record.summary)]
         )
-        return head + (result_html(result) if result is not None else "")
+        return head + (result_html(result, record.instance) if result is not None else "")
 
 
-def result_html(result: Result) -> str:
-    """Points, plan tree and notes of a result, all as text; no rows."""
+def result_html(result: Result, on: str) -> str:
+    """Points, plan tree, notes and ready calls of a result, all as text; no rows."""
     points = "".join(f"<li>{html.escape(visible(text))}</li>" for text in result.highlights)
     tree = f"<pre style='overflow:auto'>{html.escape(visible(result.tree))}</pre>" if result.tree else ""
     notes = [*result.notes, *([where_rows_are(result)] if result.tables else [])]
     small = "".join(f"<div style='opacity:.7;font-size:90%'>{html.escape(visible(note))}</div>" for note in notes)
-    return f"<ul style='margin:4px 0'>{points}</ul>{tree}{small}" if points else tree + small
+    calls = "".join(f"<li><code>{html.escape(visible(f'%{line}'))}</code></li>" for line in offers(result, on))
+    said = f"<ul style='margin:4px 0'>{points}</ul>{tree}{small}" if points else tree + small
+    return f"{said}<div>Possible next steps</div><ul style='margin:4px 0'>{calls}</ul>" if calls else said
 
 
 def where_rows_are(result: Result) -> str:

@@ -28,6 +28,7 @@ from opsagent_jupyter.errors import ConfigError, OpsAgentError
 from opsagent_jupyter.executor import told
 from opsagent_jupyter.models import Approval, CallRecord, Session
 from opsagent_jupyter.models import Message as Entry
+from opsagent_jupyter.redaction import place_of
 
 if TYPE_CHECKING:
     from opsagent_jupyter.api import Turn
@@ -171,8 +172,8 @@ class LiveView(anywidget.AnyWidget):
                 self._link.handle(command)
         except OpsAgentError as error:
             self._failed(content, error.code, error.message, error.hint)
-        except Exception as error:
-            log.exception("a command could not be taken")
+        except Exception as error:  # noqa: BLE001  # a bug must be answered, not end the widget
+            log.error("a command could not be taken: %s", place_of(error))  # noqa: TRY400
             self._failed(content, OpsAgentError.code, f"OpsAgent failed inside ({type(error).__name__}).", "")
 
     def _failed(self, content: Any, code: str, message: str, hint: str) -> None:
@@ -188,8 +189,8 @@ class LiveView(anywidget.AnyWidget):
             shown = self.heard(event)
             if shown is not None:
                 self._tell(shown)
-        except Exception:
-            log.exception("a view could not take an event")
+        except Exception as error:  # noqa: BLE001  # it must not reach the runtime
+            log.error("a view could not take an event: %s", place_of(error))  # noqa: TRY400
 
     def _tell(self, event: protocol.Event) -> None:
         self.send(protocol.envelope(event))
@@ -250,7 +251,7 @@ class ApprovalWidget(LiveView):
         match event:
             case protocol.ApprovalRequested(approval=approval) | protocol.ApprovalChanged(approval=approval):
                 return event if self._changed(approval) else None
-            case protocol.Welcome() | protocol.Failure() | protocol.ResultRead():
+            case protocol.Welcome() | protocol.Failure() | protocol.ResultRead() | protocol.SecretShown():
                 return event
             case _:
                 return None
@@ -414,10 +415,16 @@ class TurnWidget(SessionView):
         self.turn_id = turn.id
         self.question = turn.question
         self.stands = STANDS["running"]
+        self._turn = turn
         super().__init__(bridge, turn.session_id, "turn", f"{turn.session_id}/{turn.id}")
-        if turn.state != "running":  # it ended before this view began to listen
-            self.stands = STANDS[turn.state]
+        self.republish()
+
+    def republish(self) -> None:
+        """A turn may end before its view listens, or just when it begins to: the turn itself knows."""
+        if self.stands == STANDS["running"] and (state := self._turn.state) != "running":
+            self.stands = STANDS[state]
             self.refresh()
+        super().republish()
 
     def heard(self, event: protocol.Event) -> protocol.Event | None:
         """Leave out the turns that others ask later in this session: each has a view of its own."""

@@ -126,11 +126,28 @@ def test_a_record_is_text_in_a_fixed_template(ops: OpsAgent):
     assert set(re.findall(r"\s([\w-]+)=['\"]", re.sub(r">[^<]*<", "><", page))) <= {"style", "scope", "class"}
 
 
+def respond(approval: Approval, decision: str, reason: str = "", digest: str = "") -> dict[str, object]:
+    """A decision as the card sends it."""
+    seen = {"version": approval.version, "digest": digest or approval.digest}
+    return {"type": "approval:respond", "id": approval.id, "decision": decision, "reason": reason, **seen}
+
+
+def test_a_decision_on_something_else_than_was_shown_is_refused(ops: OpsAgent):
+    """A click on a card that showed another request decides nothing, and the audit has the attempt."""
+    approval = waiting(ops)
+    wire = ApprovalWidget(ops.bridge, approval).comm
+    wire.ask(**respond(approval, "approve", digest="0" * 64))
+    failure = soon(lambda: wire.events("error"))[0]
+    assert (failure["code"], failure["about"]) == ("approval.not_as_shown", approval.id)
+    assert ops.approval(approval.id).state == "pending"
+    assert ops.audit(approval=approval.id, status="denied")["error_code"].tolist() == ["approval.not_as_shown"]
+
+
 def test_a_click_decides_and_the_answer_comes_back(ops: OpsAgent):
     """A command of the screen reaches the gate; the card's next state comes back as an event."""
     approval = waiting(ops)
     wire = ApprovalWidget(ops.bridge, approval).comm
-    wire.ask(type="approval:respond", id=approval.id, decision="reject", reason="not now", version=approval.version)
+    wire.ask(**respond(approval, "reject", "not now"))
     answers = soon(lambda: [e for e in wire.events("approval:response") if e["approval"]["state"] == "rejected"])
     assert answers[0]["approval"]["decided_by"]["name"] == ops.actor.name
 
@@ -140,7 +157,7 @@ def test_a_late_click_is_told_what_was_decided(ops: OpsAgent):
     approval = waiting(ops)
     wire = ApprovalWidget(ops.bridge, approval).comm
     ops.reject(approval.id, reason="first")
-    wire.ask(type="approval:respond", id=approval.id, decision="approve", reason="", version=approval.version)
+    wire.ask(**respond(approval, "approve"))
     failure = soon(lambda: wire.events("error"))[0]
     assert (failure["code"], failure["about"]) == ("approval.already_decided", approval.id)
     assert ops.approval(approval.id).state == "rejected"

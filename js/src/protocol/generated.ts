@@ -1,7 +1,21 @@
 /* Written by protocol.mjs from schema.json, which is written from protocol.py: do not edit. */
 
 export type Command =
-  Hello | Join | Leave | Say | Cancel | History | Subscribe | Unsubscribe | Respond | GetApproval | Resolve | GetResult;
+  | Hello
+  | Join
+  | Leave
+  | Say
+  | Cancel
+  | History
+  | Subscribe
+  | Unsubscribe
+  | Respond
+  | GetApproval
+  | Resolve
+  | SubscribePlugins
+  | UnsubscribePlugins
+  | GetResult
+  | Reveal;
 export type Event =
   | Welcome
   | Joined
@@ -13,7 +27,11 @@ export type Event =
   | ApprovalChanged
   | ApprovalsListed
   | ResultRead
+  | SecretShown
   | HealthChanged
+  | PluginStatus
+  | ToolExecuted
+  | SessionChanged
   | Failure;
 export type JsonValue = unknown;
 /**
@@ -52,9 +70,10 @@ export interface Asked {
   v: 1;
 }
 /**
- * A screen introduces itself with the release it belongs to.
+ * A screen introduces itself with the release it belongs to and the last feed seq it saw, 0 when it is new.
  */
 export interface Hello {
+  since: number;
   type: "hello";
   version: string;
 }
@@ -109,10 +128,11 @@ export interface Unsubscribe {
   type: "approval:unsubscribe";
 }
 /**
- * Decide a request as it was seen: ``version`` is the version that was on the screen.
+ * Decide a request as it was seen: ``version`` and ``digest`` are those that were on the screen.
  */
 export interface Respond {
   decision: "approve" | "reject" | "withdraw" | "revoke";
+  digest: string;
   id: string;
   reason: string;
   type: "approval:respond";
@@ -135,11 +155,30 @@ export interface Resolve {
   type: "approval:resolve";
 }
 /**
+ * Watch what is attached, how it is, and what runs on it.
+ */
+export interface SubscribePlugins {
+  type: "plugin:subscribe";
+}
+/**
+ * Stop watching what is attached.
+ */
+export interface UnsubscribePlugins {
+  type: "plugin:unsubscribe";
+}
+/**
  * Ask for the rows of a call; they are in no saved notebook, so they are fetched when somebody looks.
  */
 export interface GetResult {
   call: string;
   type: "result:get";
+}
+/**
+ * Take the secret that a call has made, such as a new role's password: it is shown once, to this screen.
+ */
+export interface Reveal {
+  id: string;
+  type: "secret:reveal";
 }
 /**
  * An event in its envelope.
@@ -155,6 +194,7 @@ export interface Welcome {
   actor: Actor;
   claim: string;
   model: string;
+  resumed: boolean;
   seq: number;
   setup: string;
   type: "hello";
@@ -440,6 +480,15 @@ export interface ResultRead {
   type: "result";
 }
 /**
+ * The secret of a request, for the one screen that asked for it. Nothing keeps it: no state, no trait, no log.
+ */
+export interface SecretShown {
+  id: string;
+  seq: number;
+  text: string;
+  type: "secret:shown";
+}
+/**
  * How an instance answered when it was last asked.
  */
 export interface HealthChanged {
@@ -459,6 +508,59 @@ export interface Health {
   summary: string;
   version: string;
   warnings: string[];
+}
+/**
+ * A server or a database that is attached to it, as it stands now; ``detached`` when it was taken away.
+ */
+export interface PluginStatus {
+  instance: Instance | null;
+  name: string;
+  seq: number;
+  server: string;
+  status: "attached" | "detached" | "changed";
+  type: "plugin:status";
+}
+/**
+ * One database attached under a name. Its credentials are not in here.
+ */
+export interface Instance {
+  created_at: string;
+  created_by: string;
+  environment: "production" | "staging" | "development";
+  id: string;
+  name: string;
+  plugin: string;
+  read_only: boolean;
+  server: string;
+  settings: {
+    [k: string]: JsonValue;
+  };
+}
+/**
+ * A tool call that ended, whatever door it came through.
+ */
+export interface ToolExecuted {
+  actor: string;
+  approval: string;
+  call: string;
+  instance: string;
+  milliseconds: number | null;
+  risk: string;
+  seq: number;
+  server: string;
+  session: string;
+  status: string;
+  summary: string;
+  tool: string;
+  type: "plugin:tool_executed";
+}
+/**
+ * A session was opened, renamed or closed, or said something new.
+ */
+export interface SessionChanged {
+  seq: number;
+  session: Session;
+  type: "chat:session";
 }
 /**
  * A command that could not be done. ``code`` is stable; ``about`` is the id that the command named.

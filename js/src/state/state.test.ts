@@ -120,3 +120,27 @@ describe("the reducer", () => {
     expect(new Set(open.map((found) => found.state))).toEqual(new Set(["pending", "approved", "executing", "unknown"]));
   });
 });
+
+describe("what is attached", () => {
+  const shop = eventOf("plugin:status", "plugin.status.attached");
+
+  test("comes, changes and goes by its name", () => {
+    const first = told(shop);
+    expect(Object.values(first.instances)).toEqual([shop.instance]);
+    expect(first.servers).toEqual([shop.server]);
+    const again = { ...shop, instance: shop.instance && { ...shop.instance, id: "new" } };
+    expect(Object.keys(told(shop, again).instances)).toEqual(["new"]);
+    const gone = told(shop, { ...shop, server: "", status: "detached", instance: null });
+    expect(gone.instances).toEqual({});
+    expect(gone.servers).toEqual([shop.server]);
+  });
+
+  test("leaves a conversation's messages where they are when its title changes", () => {
+    const { session } = eventOf("chat:joined", "chat.joined.transcript");
+    const joined = told(event("chat.joined.transcript"));
+    const renamed = reduce(joined, { type: "chat:session", seq: 3, session: { ...session, title: "other" } });
+    expect(renamed.chats[session.id]?.session?.title).toBe("other");
+    expect(renamed.chats[session.id]?.messages).toEqual(joined.chats[session.id]?.messages);
+    expect(renamed.sessions[session.id]?.title).toBe("other");
+  });
+});

@@ -7,7 +7,9 @@ import type {
   Event,
   Failure,
   Health,
+  Instance,
   Message,
+  PluginStatus,
   Resolve,
   Respond,
   Result,
@@ -57,7 +59,15 @@ export interface State {
   /** The newest request of a call, by the call's id: a transcript may not name it yet. */
   requests: Record<string, string>;
   results: Record<string, Result>;
+  /** One-time secrets that this screen asked for, by request: "" until they come, gone when they are hidden. */
+  secrets: Record<string, string>;
   health: Record<string, Health>;
+  /** What is attached, by the instance's id; whoever watches the plugins is told. */
+  instances: Record<string, Instance>;
+  /** Names of servers, also of those that nothing is attached to. */
+  servers: string[];
+  /** Conversations, by id, as far as this screen was told of them. */
+  sessions: Record<string, Session>;
   deciding: Record<string, Deciding>;
   /** The last failure of a command, by the id it named; "" for those that named none. */
   failures: Record<string, Failure>;
@@ -73,6 +83,12 @@ export interface Sent {
   command: Command;
 }
 
+/** A one-time secret was hidden. */
+export interface Hidden {
+  type: "hidden";
+  id: string;
+}
+
 export const EMPTY: State = {
   welcome: null,
   chats: {},
@@ -81,7 +97,11 @@ export const EMPTY: State = {
   approvals: {},
   requests: {},
   results: {},
+  secrets: {},
   health: {},
+  instances: {},
+  servers: [],
+  sessions: {},
   deciding: {},
   failures: {},
   lists: 0,
@@ -106,8 +126,9 @@ export function isOpen(approval: Approval): boolean {
 }
 
 /** The next state. An event of an unknown kind changes nothing. */
-export function reduce(state: State, event: Event | Sent): State {
+export function reduce(state: State, event: Event | Sent | Hidden): State {
   if (event.type === "sent") return sent(state, event.command);
+  if (event.type === "hidden") return concealed(state, event.id);
   const next = told(state, event);
   return event.seq > next.seq ? { ...next, seq: event.seq } : next;
 }
@@ -133,8 +154,14 @@ function told(state: State, event: Event): State {
       return { ...event.approvals.reduce(decided, state), lists: state.lists + 1 };
     case "result":
       return { ...state, results: { ...state.results, [event.call]: event.result } };
+    case "secret:shown":
+      return event.id in state.secrets ? { ...state, secrets: { ...state.secrets, [event.id]: event.text } } : state;
     case "plugin:health":
       return { ...state, health: { ...state.health, [event.health.instance]: event.health } };
+    case "plugin:status":
+      return attached(state, event);
+    case "chat:session":
+      return titled(state, event.session);
     case "error":
       return failed(state, event);
     default:
@@ -158,9 +185,25 @@ function sent(state: State, command: Command): State {
       });
     case "result:get":
       return forgive(state, command.call);
+    case "secret:reveal":
+      return { ...forgive(state, command.id), secrets: { ...state.secrets, [command.id]: "" } };
     default:
       return state;
   }
+}
+
+/** Of what is gone only the name is told. */
+function attached(state: State, { server, name, status, instance }: PluginStatus): State {
+  const servers = server ? [...new Set([...state.servers, server])].sort() : state.servers;
+  const others = Object.values(state.instances).filter((held) => held.name !== name && held.id !== name);
+  const instances = status !== "detached" && instance ? [...others, instance] : others;
+  return { ...state, servers, instances: Object.fromEntries(instances.map((one) => [one.id, one])) };
+}
+
+/** A session changed its title, its model, or was closed. */
+function titled(state: State, session: Session): State {
+  const next = { ...state, sessions: { ...state.sessions, [session.id]: session } };
+  return session.id in state.chats ? changeChat(next, session.id, (chat) => ({ ...chat, session })) : next;
 }
 
 function changeChat(state: State, id: string, change: (chat: Chat) => Chat): State {
@@ -168,7 +211,8 @@ function changeChat(state: State, id: string, change: (chat: Chat) => Chat): Sta
 }
 
 function joined(state: State, session: Session, messages: Message[], busy: boolean): State {
-  const known = messages.reduce(remember, { ...state, current: session.id });
+  const sessions = { ...state.sessions, [session.id]: session };
+  const known = messages.reduce(remember, { ...state, sessions, current: session.id });
   return changeChat(known, session.id, (chat) => ({
     ...chat,
     session,
@@ -298,9 +342,13 @@ function deciding(state: State, id: string, how: Deciding): State {
   return { ...forgive(state, id), deciding: { ...state.deciding, [id]: how } };
 }
 
+function concealed(state: State, id: string): State {
+  return id in state.secrets ? { ...state, secrets: without(state.secrets, id) } : state;
+}
+
 function failed(state: State, failure: Failure): State {
   const next = {
-    ...state,
+    ...(failure.command === "secret:reveal" ? concealed(state, failure.about) : state),
     failures: { ...state.failures, [failure.about]: failure },
     deciding: without(state.deciding, failure.about),
   };

@@ -1,14 +1,12 @@
-// The frame of every view: the store, the connection's first words, and the voice for screen readers.
-import { Component, type ComponentChildren } from "preact";
-import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+// A view with a store of its own, as a notebook cell shows it.
+import { useLayoutEffect, useMemo } from "preact/hooks";
 import type { Client } from "../client";
 import type { Command } from "../protocol";
 import { createStore } from "../state";
 import { ApprovalList } from "./approvals";
 import { ApprovalById } from "./card";
 import { ChatPanel } from "./chat";
-import { ScreenContext } from "./screen";
-import { t } from "./strings";
+import { Frame } from "./frame";
 import { TurnView } from "./turn";
 
 /** What to draw. An empty session starts a new one. */
@@ -26,44 +24,24 @@ export interface Options {
 
 export function App({ client, options }: { client: Client; options: Options }) {
   const store = useMemo(() => createStore(client), [client]);
-  const [state, setState] = useState(store.state());
-  const voice = useVoice();
   // A layout effect, because its end is not put off: leaving is said before the cell is gone.
   useLayoutEffect(() => {
-    const stop = store.watch(() => setState(store.state()));
     for (const command of first(options)) store.send(command);
     return () => {
       for (const command of last(options.view)) store.send(command);
-      stop();
       store.close();
     };
   }, [store]);
-
-  const screen = { state, send: store.send, announce: voice.announce };
-  const python = state.welcome?.version ?? "";
-  const mismatch = options.version !== "" && python !== "" && python !== options.version;
   return (
-    <ScreenContext.Provider value={screen}>
-      {mismatch && (
-        <p class="oa-warn" role="alert">
-          {t("app.versions", { page: options.version, python })}
-        </p>
-      )}
-      <Boundary>
-        <Body view={options.view} />
-      </Boundary>
-      <div class="oa-sr" role="status" aria-live="polite">
-        {voice.lines.map((line) => (
-          <p key={line.key}>{line.text}</p>
-        ))}
-      </div>
-    </ScreenContext.Provider>
+    <Frame store={store} version={options.version}>
+      <Body view={options.view} />
+    </Frame>
   );
 }
 
 /** What a view asks for when it appears; on re-opening this is what attaches it again. A card asks by its own id. */
 function first({ view, version }: Options): Command[] {
-  const hello: Command = { type: "hello", version };
+  const hello: Command = { type: "hello", version, since: 0 };
   const watch: Command = { type: "approval:subscribe" };
   if (view.kind === "approval") return [hello];
   if (view.kind === "approvals") return [hello, watch];
@@ -87,40 +65,5 @@ function Body({ view }: { view: View }) {
       return <ApprovalById id={view.id} />;
     default:
       return <ApprovalList />;
-  }
-}
-
-interface Line {
-  key: number;
-  text: string;
-}
-
-/** The last sentences that were announced; several at once are all read. */
-function useVoice(): { lines: Line[]; announce(text: string): void } {
-  const [lines, setLines] = useState<Line[]>([]);
-  const count = useRef(0);
-  const announce = (text: string) => {
-    count.current += 1;
-    const line = { key: count.current, text };
-    setLines((held) => [...held.slice(-3), line]);
-  };
-  return { lines, announce };
-}
-
-/** A view that cannot be drawn says so, instead of leaving an empty cell. */
-class Boundary extends Component<{ children: ComponentChildren }, { message: string }> {
-  override state = { message: "" };
-
-  override componentDidCatch(error: unknown): void {
-    this.setState({ message: error instanceof Error ? error.message : String(error) });
-  }
-
-  override render() {
-    if (!this.state.message) return this.props.children;
-    return (
-      <p class="oa-warn" role="alert">
-        {t("app.broken", { message: this.state.message })}
-      </p>
-    );
   }
 }

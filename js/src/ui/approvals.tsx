@@ -1,5 +1,5 @@
 // The queue: open requests, one line each, the card on demand.
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import type { Approval } from "../protocol";
 import { isOpen } from "../state";
 import { ApprovalCard } from "./card";
@@ -16,9 +16,13 @@ export function queue(approvals: Record<string, Approval>): Approval[] {
     .sort((a, b) => rank(b.risk) - rank(a.risk) || Date.parse(a.created_at) - Date.parse(b.created_at));
 }
 
-export function ApprovalList() {
+/** ``chosen`` is a request that somebody asked for elsewhere on the page. */
+export function ApprovalList({ chosen = "" }: { chosen?: string }) {
   const { state } = useScreen();
-  const [opened, setOpened] = useState("");
+  const [opened, setOpened] = useState(chosen);
+  useEffect(() => {
+    if (chosen) setOpened(chosen);
+  }, [chosen]);
   const open = queue(state.approvals);
   const shown = state.approvals[opened];
   return (

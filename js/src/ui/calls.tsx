@@ -3,7 +3,8 @@ import { useState } from "preact/hooks";
 import type { Approval, CallRecord } from "../protocol";
 import { ApprovalById } from "./card";
 import { Lines, Pairs } from "./facts";
-import { duration } from "./format";
+import { asCommand, duration } from "./format";
+import { Insert } from "./insert";
 import { ResultView } from "./result";
 import { useScreen } from "./screen";
 import { t } from "./strings";
@@ -89,6 +90,7 @@ function Details({ call, onUse }: { call: CallRecord; onUse?: Use }) {
         <Fact name={t("card.risk")}>{call.reasons.length > 0 && <Lines lines={call.reasons} />}</Fact>
         <Fact name={t("call.error")}>{call.error_code && <code>{call.error_code}</code>}</Fact>
       </dl>
+      <Insert command={asCommand(call.tool, { ...(call.instance ? { on: call.instance } : {}), ...call.arguments })} />
       {result && <ResultView result={result} onUse={onUse} />}
       {failure && <p class="oa-warn">{t("decide.error", { message: failure.message, hint: failure.hint })}</p>}
       {!result && !failure && call.status === "succeeded" && <p class="oa-muted">{t("call.reading")}</p>}

@@ -10,15 +10,15 @@ import { useNow, useScreen } from "./screen";
 import { t } from "./strings";
 import { EnvironmentBadge, Exact, RiskBadge, Statement } from "./text";
 
-/** The card of a request that is known by its id; asks for it, and again when it may have moved on unseen. */
+/** The card of a request that is known by its id; asks for it, and again after a new start if no answer came. */
 export function ApprovalById({ id }: { id: string }) {
   const { state, send } = useScreen();
   const approval = state.approvals[id];
   const settled = approval !== undefined && !isOpen(approval);
-  // a new list may no longer hold it, so ask again
+  // what a new list of open requests no longer holds, the store asks for by itself
   useEffect(() => {
     if (!settled) send({ type: "approval:get", id });
-  }, [id, state.lists]);
+  }, [id, approval ? 0 : state.lists]);
   if (approval) return <ApprovalCard approval={approval} />;
   const failure = state.failures[id];
   return (

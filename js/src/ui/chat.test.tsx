@@ -45,7 +45,7 @@ describe("the chat", () => {
   test("joins its session from the start, and leaves it when it goes", async () => {
     const shown = await chat();
     expect(shown.sent.slice(0, 3)).toEqual([
-      { type: "hello", version: "0.1.0" },
+      { type: "hello", version: "0.1.0", since: 0 },
       { type: "chat:join", session: SESSION, since: 0 },
       { type: "approval:subscribe" },
     ]);

@@ -8,12 +8,19 @@ import { t } from "./strings";
 import { Exact } from "./text";
 import { modelName, Transcript } from "./transcript";
 
+interface Props {
+  session: string;
+  /** Words that somebody put into the message box; the person sends them, or does not. */
+  draft?: string;
+  onDraftTaken?(): void;
+}
+
 /** The panel of a session; "" stands for the one that was joined last, which is how a new one gets its id. */
-export function ChatPanel({ session }: { session: string }) {
+export function ChatPanel({ session, draft = "", onDraftTaken }: Props) {
   const { state } = useScreen();
   const id = session || state.current;
   const chat = state.chats[id];
-  if (chat?.session) return <Panel id={id} chat={chat} />;
+  if (chat?.session) return <Panel id={id} chat={chat} draft={draft} onDraftTaken={onDraftTaken} />;
   const failure = state.failures[id];
   return (
     <p class={failure ? "oa-warn" : "oa-muted"} role="status">
@@ -22,18 +29,28 @@ export function ChatPanel({ session }: { session: string }) {
   );
 }
 
-function Panel({ id, chat }: { id: string; chat: Chat }) {
+function Panel(props: { id: string; chat: Chat; draft: string; onDraftTaken?(): void }) {
+  const { id, chat, draft } = props;
   const { send } = useScreen();
   const [text, setText] = useState("");
+  const [focus, setFocus] = useState(0);
+  // what is typed already stays above it
+  useEffect(() => {
+    if (!draft) return;
+    setText((typed) => [typed.trim(), draft].filter(Boolean).join("\n"));
+    setFocus((count) => count + 1);
+    props.onDraftTaken?.();
+  }, [draft]);
   const stop = () => send({ type: "chat:cancel", session: id });
   useAnswers(chat);
   return (
     <section class="oa-chat" aria-label={t("chat.label")}>
       <Heading chat={chat} />
       <Scrolled chat={chat} id={id} onUse={setText} />
-      <Composer chat={chat} id={id} text={text} setText={setText} onStop={stop} />
+      <Composer chat={chat} id={id} text={text} setText={setText} onStop={stop} focus={focus} />
       <p class="oa-muted oa-small">
-        {t("chat.keys")} · {t("chat.safe")}
+        <span class="oa-roomy">{t("chat.keys")} · </span>
+        {t("chat.safe")}
       </p>
     </section>
   );

@@ -11,9 +11,11 @@ interface Props {
   text: string;
   setText(text: string): void;
   onStop(): void;
+  /** Counts how often the box should take the focus. */
+  focus?: number;
 }
 
-export function Composer({ chat, id, text, setText, onStop }: Props) {
+export function Composer({ chat, id, text, setText, onStop, focus = 0 }: Props) {
   const { state, send } = useScreen();
   const box = useRef<HTMLTextAreaElement>(null);
   const [sentText, setSentText] = useState("");
@@ -21,6 +23,9 @@ export function Composer({ chat, id, text, setText, onStop }: Props) {
   const failure = state.failures[id];
   const closed = chat.session?.closed ?? false;
   useGrowing(box, text);
+  useEffect(() => {
+    if (focus > 0) box.current?.focus();
+  }, [focus]);
   useEffect(() => {
     if (failure?.command === "chat:message" && text === "") setText(sentText);
   }, [failure]);

@@ -62,8 +62,8 @@ export function useDecision(approval: Approval, silent: boolean): DecisionForm {
       screen.announce(lacking);
       return;
     }
-    const { id, version } = approval;
-    screen.send({ type: "approval:respond", id, decision: choice, reason: reason.trim(), version });
+    const { id, version, digest } = approval;
+    screen.send({ type: "approval:respond", id, decision: choice, reason: reason.trim(), version, digest });
   };
   const key = (choice: "approve" | "reject") => {
     if (!isGuarded(approval.risk) || (choice === "approve" && lacks)) return decide(choice);
@@ -222,7 +222,7 @@ function sentence(silent: boolean, failure: Failure | undefined): string {
 /** An approval that no host has started can be taken back. */
 export function Revocation({ approval, silent }: { approval: Approval; silent: boolean }) {
   const { state, send } = useScreen();
-  const { id, version } = approval;
+  const { id, version, digest } = approval;
   const waiting = state.deciding[id] !== undefined;
   return (
     <div class="oa-decide oa-row">
@@ -230,7 +230,9 @@ export function Revocation({ approval, silent }: { approval: Approval; silent: b
         type="button"
         data-decision="revoke"
         aria-disabled={waiting}
-        onClick={() => !waiting && send({ type: "approval:respond", id, decision: "revoke", reason: "", version })}
+        onClick={() =>
+          !waiting && send({ type: "approval:respond", id, decision: "revoke", reason: "", version, digest })
+        }
       >
         {t(waiting ? "decide.sending.revoke" : "decide.revoke")}
       </button>

@@ -105,3 +105,10 @@ export function unmasked(text: string): string {
     character === "\n" || character === "\t" || character === "\u200d" ? character : piece(character, "hidden").shown,
   );
 }
+
+/** A text for a place that takes no elements, such as a toast: what hides in it appears as its code. */
+export function visible(text: string): string {
+  return pieces(text)
+    .map((piece) => piece.shown)
+    .join("");
+}

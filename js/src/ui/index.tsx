@@ -4,7 +4,7 @@ import type { Client } from "../client";
 import { App, type Options } from "./app";
 
 export type { Options, View } from "./app";
-export { type Key, type Strings, t, translate } from "./strings";
+export { type Key, type Translation, t, translate } from "./strings";
 
 /** Draws a view into an element; the returned function takes it away and tells Python. */
 export function mount(element: HTMLElement, client: Client, options: Options): () => void {

@@ -3,6 +3,7 @@ import type { Approval, ApprovalState } from "../protocol";
 import { Lines, Pairs } from "./facts";
 import { duration, told } from "./format";
 import { ResultView, Suggestions } from "./result";
+import { OneTimeSecret } from "./secret";
 import { t } from "./strings";
 import { Exact, Fact } from "./text";
 
@@ -52,6 +53,7 @@ export function Outcome({ approval }: { approval: Approval }) {
           {state === "unknown" && Object.keys(approval.evidence).length > 0 && <Pairs values={approval.evidence} />}
         </Fact>
       </dl>
+      <OneTimeSecret approval={approval} />
       {effect?.result && <ResultView result={effect.result} />}
       {effect && <Suggestions suggestions={effect.suggestions} />}
     </div>

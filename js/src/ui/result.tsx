@@ -1,7 +1,9 @@
 // What a tool found: points, tables, a plan, its limits and what could follow.
 import { useState } from "preact/hooks";
 import type { JsonValue, Result, Suggestion, Table } from "../protocol";
+import { FindingList, isFindings } from "./findings";
 import { asCommand, plain } from "./format";
+import { Insert } from "./insert";
 import { isPlan, PlanPlot } from "./plan";
 import { t } from "./strings";
 import { Exact } from "./text";
@@ -10,9 +12,10 @@ import { Exact } from "./text";
 const PAGE = 25;
 
 export function ResultView({ result, onUse }: { result: Result; onUse?: (text: string) => void }) {
+  const found = result.tables.some(isFindings);
   return (
     <div class="oa-result">
-      {result.highlights.length > 0 && (
+      {result.highlights.length > 0 && !found && (
         <ul>
           {result.highlights.map((line) => (
             <li key={line}>
@@ -21,14 +24,23 @@ export function ResultView({ result, onUse }: { result: Result; onUse?: (text: s
           ))}
         </ul>
       )}
-      {result.tables.map((table) =>
-        isPlan(table) ? <PlanPlot key={table.name} table={table} /> : <ResultTable key={table.name} table={table} />,
-      )}
+      {result.tables.map((table) => (
+        <Drawn key={table.name} table={table} suggestions={result.suggestions} onUse={onUse} />
+      ))}
       {result.tree && <Tree text={result.tree} open={!result.tables.some(isPlan)} />}
       <Notes notes={result.notes} />
-      <Suggestions suggestions={result.suggestions} onUse={onUse} />
+      {!found && <Suggestions suggestions={result.suggestions} onUse={onUse} />}
     </div>
   );
+}
+
+/** A table as what it is: findings as a list, the nodes of a plan as a plot, anything else as rows. */
+function Drawn(drawn: { table: Table; suggestions: Suggestion[]; onUse?: (text: string) => void }) {
+  const { table, suggestions, onUse } = drawn;
+  if (isPlan(table)) return <PlanPlot table={table} />;
+  if (!isFindings(table)) return <ResultTable table={table} />;
+  const offer = (fix: Suggestion) => <Suggestions suggestions={[fix]} onUse={onUse} />;
+  return <FindingList table={table} suggestions={suggestions} offer={offer} />;
 }
 
 /** Preformatted text; below a plot of the same plan it is folded away. */
@@ -78,6 +90,7 @@ export function Suggestions({ suggestions, onUse }: { suggestions: Suggestion[];
                   {t("result.use")}
                 </button>
               )}
+              <Insert command={command} />
             </li>
           );
         })}

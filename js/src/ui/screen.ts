@@ -7,11 +7,15 @@ import { EMPTY, type State } from "../state";
 export interface Screen {
   state: State;
   send(command: Command): void;
+  /** Lets go of a one-time secret that was shown. */
+  forget(id: string): void;
   /** Says a sentence to a screen reader, without moving the focus. */
   announce(sentence: string): void;
+  /** Puts a command into a notebook cell below the one in use; absent where the screen is a cell itself. */
+  insert?(code: string): void;
 }
 
-export const ScreenContext = createContext<Screen>({ state: EMPTY, send() {}, announce() {} });
+export const ScreenContext = createContext<Screen>({ state: EMPTY, send() {}, forget() {}, announce() {} });
 
 export function useScreen(): Screen {
   return useContext(ScreenContext);

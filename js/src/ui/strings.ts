@@ -120,6 +120,14 @@ export const ENGLISH = {
   "told.took": "took {duration}",
   "told.residue": "Left behind",
   "told.evidence": "Known before sending",
+  // a secret that is shown once
+  "secret.reveal": "Show password once",
+  "secret.asking": "Asking…",
+  "secret.once": "It is shown this one time, here, and then deleted.",
+  "secret.label": "Password",
+  "secret.last": "Copy it now: it is kept nowhere any more, and not saved in the notebook.",
+  "secret.hide": "Hide",
+  "secret.announced": "The password is shown. It is not read out.",
   // recording an unknown outcome
   "record.open": "Record what happened…",
   "record.label": "What happened?",
@@ -151,8 +159,21 @@ export const ENGLISH = {
   "plan.rows.both": "{estimated} → {actual} rows",
   "plan.costliest": "costliest",
   "result.notes": "Limits of this answer",
+  "findings.label": "Findings, the worst first",
+  "findings.evidence": "Evidence",
+  "findings.advice": "What to do:",
+  "findings.cut": "{shown} of {total} findings are shown.",
+  "severity.critical": "critical",
+  "severity.high": "high",
+  "severity.medium": "medium",
+  "severity.info": "info",
+  "confidence.certain": "(read from the server's state)",
+  "confidence.likely": "(by the server's statistics)",
+  "confidence.possible": "(an estimate)",
   "result.next": "Possible next steps (nothing runs by itself)",
   "result.use": "Write it into the message box",
+  insert: "Insert as cell",
+  "insert.title": "Insert below the cell in use: {code}",
   // chat
   "chat.label": "Chat with OpsAgent",
   "chat.transcript": "Transcript",
@@ -197,18 +218,24 @@ export const ENGLISH = {
 } as const;
 
 export type Key = keyof typeof ENGLISH;
-export type Strings = Partial<Record<Key, string>>;
+export type Places = Record<string, string | number>;
 
-let table: Strings = ENGLISH;
+/** Gives the sentence of another language for an English one; a sentence that it does not know comes back as it is. */
+export type Translation = (english: string) => string;
 
-/** Puts translations over the English sentences; a key that is not translated stays English. */
-export function translate(strings: Strings): void {
-  table = { ...ENGLISH, ...strings };
+let translated: Translation = (english) => english;
+
+/** Puts a translation over the English sentences of every screen. */
+export function translate(translation: Translation): void {
+  translated = translation;
 }
 
-/** The sentence of a key, with its {places} filled; a word that this release does not know is shown as it came. */
-export function t(key: Key, places: Record<string, string | number> = {}): string {
-  return (table[key] ?? ENGLISH[key] ?? key).replace(/\{(\w+)\}/g, (whole, name: string) =>
-    String(places[name] ?? whole),
-  );
+/** An English sentence in the person's language, with its {places} filled. */
+export function fill(english: string, places: Places = {}): string {
+  return translated(english).replace(/\{(\w+)\}/g, (whole, name: string) => String(places[name] ?? whole));
+}
+
+/** The sentence of a key; a word that this release does not know is shown as it came. */
+export function t(key: Key, places: Places = {}): string {
+  return fill(ENGLISH[key] ?? key, places);
 }

@@ -81,7 +81,7 @@ function Deceptions({ parts }: { parts: Piece[] }) {
   );
 }
 
-function Copy({ text }: { text: string }) {
+export function Copy({ text }: { text: string }) {
   const [done, setDone] = useState(false);
   const copy = async () => {
     await navigator.clipboard?.writeText(text);

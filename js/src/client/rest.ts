@@ -1,0 +1,165 @@
+// What a screen asks the server for by request and answer: what is attached, conversations, the audit.
+import type { Actor, Health, Instance, JsonValue, Risk, Session } from "../protocol";
+
+export type Method = "GET" | "POST" | "DELETE";
+export type Query = Record<string, string | number | undefined>;
+
+/** Carries one request to a path below `<base_url>opsagent/api/`; rejects with a `Refusal`. */
+export type Ask = (method: Method, path: string, body?: unknown) => Promise<unknown>;
+
+/** Why a request was not done. `code` is stable; `hint` says what to do. */
+export class Refusal extends Error {
+  constructor(
+    readonly status: number,
+    readonly code: string,
+    message: string,
+    readonly hint: string,
+  ) {
+    super(message);
+  }
+}
+
+/** One page of a list; `next` is the cursor of the page after it, "" at the end. */
+export interface Page<T> {
+  items: T[];
+  next: string;
+}
+
+/** A kind of database; `missing` says what has to be installed before it can be attached. */
+export interface PluginKind {
+  name: string;
+  missing: string;
+}
+
+export interface Tool {
+  name: string;
+  summary: string;
+  risk: Risk;
+}
+
+/** A server with what is attached to it and how that was when it was last asked. */
+export interface ServerEntry {
+  name: string;
+  plugins: Instance[];
+  health: Health[];
+}
+
+/** A database to attach. The connection string holds the password: it is sent, and kept nowhere here. */
+export interface Attachment {
+  plugin: string;
+  name: string;
+  environment: Instance["environment"];
+  read_only: boolean;
+  dsn: string;
+}
+
+/** One record of the audit. */
+export interface AuditEvent {
+  type: string;
+  at: string;
+  actor: Actor;
+  status: string;
+  risk: Risk | null;
+  tool: string;
+  server: string;
+  instance: string;
+  environment: string;
+  session: string;
+  call: string;
+  approval: string;
+  digest: string;
+  arguments: Record<string, JsonValue>;
+  statements: string[];
+  reason: string;
+  summary: string;
+  error_code: string;
+  milliseconds: number | null;
+  host: string;
+  setup: string;
+  details: Record<string, JsonValue>;
+}
+
+/** A record with its place in the chain. */
+export interface AuditEntry {
+  seq: number;
+  event_id: string;
+  hash: string;
+  event: AuditEvent;
+}
+
+/** Which records; what is empty filters nothing. Times are ISO texts with a zone. */
+export interface AuditFilter {
+  risk?: string;
+  status?: string;
+  server?: string;
+  tool?: string;
+  actor?: string;
+  since?: string;
+  until?: string;
+}
+
+export interface AuditStats {
+  total: number;
+  by_status: Record<string, number>;
+  by_server: Record<string, number>;
+  by_tool: Record<string, number>;
+}
+
+export interface Api {
+  plugins(): Promise<PluginKind[]>;
+  servers(): Promise<ServerEntry[]>;
+  attach(server: string, what: Attachment): Promise<{ instance: Instance | null; health: Health }>;
+  detach(instance: Instance): Promise<void>;
+  health(instance: Instance): Promise<Health>;
+  tools(instance: Instance): Promise<Tool[]>;
+  sessions(cursor: string): Promise<Page<Session>>;
+  begin(instance: string, model: string): Promise<Session>;
+  close(session: string): Promise<Session>;
+  /** Says something with another model than the session's; from then on it is the session's. */
+  say(session: string, text: string, model: string): Promise<void>;
+  audit(filter: AuditFilter, cursor: string, limit: number): Promise<Page<AuditEntry>>;
+  stats(since: string): Promise<AuditStats>;
+}
+
+/** A path with its query; what is empty is left out. */
+export function withQuery(path: string, query: Query): string {
+  const filled = Object.entries(query).filter(([, value]) => value !== undefined && value !== "");
+  const text = new URLSearchParams(filled.map(([name, value]) => [name, String(value)])).toString();
+  return text ? `${path}?${text}` : path;
+}
+
+/** How many pages of a list are read when all of it is wanted: a list that never ends must not fill the memory. */
+const PAGES = 50;
+
+const part = encodeURIComponent;
+const pathOf = ({ server, id }: Instance) => `servers/${part(server)}/plugins/${part(id)}`;
+
+export function createApi(ask: Ask): Api {
+  const get = <T>(path: string, query: Query = {}) => ask("GET", withQuery(path, query)) as Promise<T>;
+  const post = <T>(path: string, body: unknown = {}) => ask("POST", path, body) as Promise<T>;
+  const all = async <T>(path: string): Promise<T[]> => {
+    const items: T[] = [];
+    let cursor = "";
+    for (let page = 0; page < PAGES; page++) {
+      const found = await get<Page<T>>(path, { limit: 200, cursor });
+      items.push(...found.items);
+      cursor = found.next;
+      if (!cursor) break;
+    }
+    return items;
+  };
+  return {
+    plugins: async () => (await get<Page<PluginKind>>("plugins")).items,
+    servers: () => all("servers"),
+    attach: (server, what) => post(`servers/${part(server)}/plugins`, what),
+    detach: async (instance) => void (await ask("DELETE", pathOf(instance))),
+    health: (instance) => get(`${pathOf(instance)}/health`),
+    tools: async (instance) => (await get<Page<Tool>>(`${pathOf(instance)}/tools`)).items,
+    sessions: (cursor) => get("sessions", { limit: 50, cursor }),
+    begin: (instance, model) => post("sessions", { instance, model }),
+    close: (session) => post(`sessions/${part(session)}/close`),
+    say: async (session, text, model) => void (await post(`sessions/${part(session)}/messages`, { text, model })),
+    audit: (filter, cursor, limit) => get("audit", { ...filter, cursor, limit }),
+    stats: (since) => get("audit/stats", { since }),
+  };
+}

@@ -1,0 +1,215 @@
+// The JupyterLab extension: sidebar, audit, status bar, commands, launcher. It has no part in any decision: it carries what
+// a person does to the server, and shows what the server says.
+import { ILayoutRestorer, type JupyterFrontEnd, type JupyterFrontEndPlugin } from "@jupyterlab/application";
+import { ICommandPalette, Notification, WidgetTracker } from "@jupyterlab/apputils";
+import { ILauncher } from "@jupyterlab/launcher";
+import { ISettingRegistry } from "@jupyterlab/settingregistry";
+import { IStatusBar } from "@jupyterlab/statusbar";
+import { ITranslator } from "@jupyterlab/translation";
+import type { AuditFilter } from "../client/rest";
+import type { Approval } from "../protocol";
+import { visible } from "../ui/exact";
+import { type AuditState, type Home, t, translate, w } from "../ui/home";
+import { connectHome } from "./connection";
+import { aboutActiveCell, insertCell, openNotebook } from "./notebook";
+import { AuditWidget, opsIcon, SidebarWidget, StatusWidget } from "./widgets";
+
+const PLUGIN = "opsagent-jupyter:plugin";
+const CATEGORY = "OpsAgent";
+
+const COMMANDS = {
+  open: "opsagent:open",
+  chat: "opsagent:new-chat",
+  attach: "opsagent:servers",
+  waiting: "opsagent:waiting",
+  audit: "opsagent:audit",
+  ask: "opsagent:ask-about-cell",
+} as const;
+
+const plugin: JupyterFrontEndPlugin<void> = {
+  id: PLUGIN,
+  description: "Sidebar, approval queue and audit of OpsAgent.",
+  autoStart: true,
+  requires: [ITranslator],
+  optional: [ICommandPalette, ILauncher, ILayoutRestorer, IStatusBar, ISettingRegistry],
+  activate,
+};
+
+export default plugin;
+
+function activate(
+  app: JupyterFrontEnd,
+  translator: ITranslator,
+  palette: ICommandPalette | null,
+  launcher: ILauncher | null,
+  restorer: ILayoutRestorer | null,
+  statusBar: IStatusBar | null,
+  registry: ISettingRegistry | null,
+): void {
+  const trans = translator.load("opsagent_jupyter");
+  translate((english) => trans.gettext(english));
+  const home = connectHome(app.serviceManager.serverSettings, {
+    openAudit: (filter?: AuditFilter) =>
+      void app.commands.execute(COMMANDS.audit, filter ? { filter: { ...filter } } : {}),
+    openNotebook: (cells) => void openNotebook(app, cells),
+    insert: (code) => void insertCell(app, code),
+  });
+
+  const sidebar = new SidebarWidget(home);
+  app.shell.add(sidebar, "right", { rank: 700, type: "OpsAgent" });
+  restorer?.add(sidebar, sidebar.id);
+
+  addCommands(app, home, sidebar, restorer);
+  for (const command of Object.values(COMMANDS)) palette?.addItem({ command, category: CATEGORY });
+  launcher?.add({ command: COMMANDS.open, category: "Other", rank: 20 });
+  launcher?.add({ command: COMMANDS.audit, category: "Other", rank: 21 });
+  const status = new StatusWidget(home, () => void app.commands.execute(COMMANDS.waiting));
+  statusBar?.registerStatusItem(`${PLUGIN}:status`, { item: status, align: "right", rank: 100 });
+  announceArrivals(app, home, sidebar, registry);
+}
+
+/** Shows the sidebar wherever the person has put it. */
+function show(app: JupyterFrontEnd, sidebar: SidebarWidget): void {
+  app.shell.activateById(sidebar.id);
+}
+
+function addCommands(app: JupyterFrontEnd, home: Home, sidebar: SidebarWidget, restorer: ILayoutRestorer | null): void {
+  const { way } = home.desk;
+  const { commands } = app;
+  commands.addCommand(COMMANDS.open, {
+    label: (args) => w(args.isPalette ? "page.open" : "page.launcher"),
+    caption: w("page.open"),
+    icon: (args) => (args.isPalette ? undefined : opsIcon),
+    execute: () => show(app, sidebar),
+  });
+  commands.addCommand(COMMANDS.chat, {
+    label: w("page.chat"),
+    execute: async () => {
+      const session = await home.desk.api.begin("", "");
+      home.desk.store.learn({ type: "chat:session", seq: 0, session });
+      show(app, sidebar);
+      way.go({ tab: "chats", session: session.id });
+    },
+  });
+  commands.addCommand(COMMANDS.attach, {
+    label: w("page.attach"),
+    execute: () => {
+      show(app, sidebar);
+      way.go({ tab: "servers" });
+    },
+  });
+  commands.addCommand(COMMANDS.waiting, {
+    label: w("page.waiting"),
+    execute: (args) => {
+      show(app, sidebar);
+      way.go({ tab: "waiting", approval: typeof args.id === "string" ? args.id : "" });
+    },
+  });
+  commands.addCommand(COMMANDS.ask, {
+    label: w("page.ask.cell"),
+    icon: opsIcon,
+    isEnabled: () => aboutActiveCell(app) !== "",
+    execute: () => askAbout(app, home, sidebar),
+  });
+  addAudit(app, home, restorer);
+}
+
+/** The cell's source goes into the message box, for the person to send or not; its rows stay where they are. */
+async function askAbout(app: JupyterFrontEnd, home: Home, sidebar: SidebarWidget): Promise<void> {
+  const draft = aboutActiveCell(app);
+  if (!draft) return;
+  const { way, api, store } = home.desk;
+  if (!way.place().session) {
+    const session = await api.begin("", "");
+    store.learn({ type: "chat:session", seq: 0, session });
+    way.go({ session: session.id });
+  }
+  show(app, sidebar);
+  way.go({ tab: "chats", draft });
+}
+
+function addAudit(app: JupyterFrontEnd, home: Home, restorer: ILayoutRestorer | null): void {
+  const tracker = new WidgetTracker<AuditWidget>({ namespace: "opsagent-audit" });
+  app.commands.addCommand(COMMANDS.audit, {
+    label: (args) => w(args.isPalette ? "page.audit" : "page.audit.short"),
+    caption: w("page.audit"),
+    icon: (args) => (args.isPalette ? undefined : opsIcon),
+    execute: (args) => {
+      const held = tracker.find((widget) => !widget.isDisposed);
+      if (held && !args.filter) return app.shell.activateById(held.id);
+      held?.dispose();
+      const audit = new AuditWidget(home, args as Partial<AuditState>, (widget) => void tracker.save(widget));
+      void tracker.add(audit);
+      app.shell.add(audit, "main", { type: "OpsAgent Audit" });
+      app.shell.activateById(audit.id);
+    },
+  });
+  void restorer?.restore(tracker, {
+    command: COMMANDS.audit,
+    args: (widget) => ({ ...widget.state }) as never,
+    name: (widget) => widget.id,
+  });
+}
+
+/** A toast for each request that arrives while the page is open; what was there before is in the queue. */
+function announceArrivals(
+  app: JupyterFrontEnd,
+  home: Home,
+  sidebar: SidebarWidget,
+  registry: ISettingRegistry | null,
+): void {
+  const { store, way } = home.desk;
+  const toasts = new Map<string, string>();
+  const seen = new Set<string>();
+  const wanted = wantsToasts(registry);
+  let first = true;
+  const look = () => {
+    const { approvals, lists } = store.state();
+    if (lists === 0) return;
+    for (const approval of Object.values(approvals)) {
+      const { id, state } = approval;
+      const needed = state === "pending" && !isShown(sidebar, home, approval);
+      const toast = toasts.get(id);
+      if (toast && !needed) Notification.dismiss(toast);
+      if (!needed) toasts.delete(id);
+      else if (!seen.has(id) && !first && wanted()) toasts.set(id, arrival(app, approval));
+      seen.add(id);
+    }
+    first = false;
+  };
+  store.watch(look);
+  // whoever opens the request needs its toast no more, which could cover the buttons
+  way.watch(look);
+}
+
+function wantsToasts(registry: ISettingRegistry | null): () => boolean {
+  let wanted = true;
+  void registry?.load(PLUGIN).then((settings) => {
+    const read = () => {
+      wanted = settings.get("toasts").composite !== false;
+    };
+    read();
+    settings.changed.connect(read);
+  });
+  return () => wanted;
+}
+
+/** Whether the person sees the request as it arrives: then it needs no toast. */
+function isShown(sidebar: SidebarWidget, home: Home, approval: Approval): boolean {
+  const { tab, session } = home.desk.way.place();
+  return sidebar.isVisible && (tab === "waiting" || (tab === "chats" && session === approval.session));
+}
+
+function arrival(app: JupyterFrontEnd, { id, plan, risk, target }: Approval): string {
+  const message = w("page.toast", {
+    title: visible(plan.title),
+    risk: t(`risk.${risk}`),
+    environment: t(`environment.${target.environment}`),
+    target: visible(t("target.on", { instance: target.instance, server: target.server })),
+  });
+  const open = () => void app.commands.execute(COMMANDS.waiting, { id });
+  return Notification.warning(message, {
+    autoClose: 10_000,
+    actions: [{ label: w("page.toast.open"), callback: open }],
+  });
+}
