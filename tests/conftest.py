@@ -1,4 +1,4 @@
-"""Fixtures of all tests: a clean environment, a store, a small real plugin, and the database servers of tests/postgres.py."""
+"""Fixtures of all tests: a clean environment, a store, a small real plugin, and the servers of postgres.py and mongo.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from opsagent_jupyter.api import OpsAgent
 from tests.ledger_plugin import plugin as ledger
 
-pytest_plugins = ["tests.postgres"]
+pytest_plugins = ["tests.postgres", "tests.mongo"]
 
 
 @pytest.fixture(autouse=True)
