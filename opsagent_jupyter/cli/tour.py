@@ -10,6 +10,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,13 +22,15 @@ import click
 
 from opsagent_jupyter.api import Call, OpsAgent
 from opsagent_jupyter.credentials import new_key
+from opsagent_jupyter.demo import storefront, tour
 from opsagent_jupyter.demo.postgres import free_port
-from opsagent_jupyter.demo.workload import Demo
+from opsagent_jupyter.demo.workload import PLANTED, Demo
 from opsagent_jupyter.errors import DemoError, MissingExtra, OpsAgentError
 from opsagent_jupyter.models import Result
 
-DSN_VARIABLE = "OPSAGENT_DEMO_DSN"
-TOUR = "01-tour.ipynb"
+TOUR, MONGODB = "01-tour.ipynb", "02-mongodb.ipynb"
+#: Seconds that the shop's problems get to show: the lag of a standby, a statement that runs for long.
+PATIENCE = 15.0
 #: The question, and a statement of the shop that the answer has to name.
 SLOW = "show me slow queries"
 
@@ -95,6 +99,7 @@ class Check:
         self.steps: list[Step] = []
         self._quiet = quiet
         self._demo = Demo()
+        self._storefront = Storefront()
         self._ops: OpsAgent | None = None
 
     @property
@@ -112,24 +117,42 @@ class Check:
         finally:
             if self._ops is not None:
                 self._ops.close()
+            self._storefront.stop()
             self._demo.stop()
 
     def _plan(self) -> list[tuple[str, Callable[[], str]]]:
         reads = ("get_slow_queries", "list_indexes", "get_connection_stats", "get_table_stats", "get_locks")
         return [
+            *([] if self._storefront.missing else [("start MongoDB with a sick storefront", self._start_mongodb)]),
             ("start PostgreSQL with a sick shop", self._start),
             ("create the store", self._store),
             ("attach the database and see its health", self._attach),
             *((f"{tool} answers without approval", lambda tool=tool: self._read(tool)) for tool in reads),
             ("get_replication_status answers without approval", self._replication),
+            ("diagnose finds what was planted", self._diagnose),
             ("explain_query answers without approval", self._explain),
             ("chat: show me slow queries", self._chat),
             ("a rejected request does not run", self._reject),
             ("an expired request does not run", self._expire),
             ("an approved request runs once and is read back", self._approve),
             ("the plan is another one after it", self._after),
+            *([] if self._storefront.missing else self._mongodb()),
             ("the audit has it all, by risk, status and server", self._audit),
             ("the audit chain verifies", self._verify),
+        ]
+
+    def _mongodb(self) -> list[tuple[str, Callable[[], str]]]:
+        reads = ("get_profiler_data", "list_indexes", "get_server_status", "get_repl_status", "list_collections")
+        return [
+            ("attach MongoDB and see its health", self._attach_mongodb),
+            *((f"MongoDB: {tool} answers without approval", lambda tool=tool: self._look(tool)) for tool in reads),
+            ("MongoDB: diagnose finds what was planted", self._diagnose_mongodb),
+            ("MongoDB: explain_query answers without approval", self._explain_mongodb),
+            ("MongoDB: chat: show collection scans", self._chat_mongodb),
+            ("MongoDB: a rejected request does not run", self._reject_mongodb),
+            ("MongoDB: an expired request does not run", self._expire_mongodb),
+            ("MongoDB: an approved request runs once and is read back", self._approve_mongodb),
+            ("MongoDB: the plan is another one after it", self._after_mongodb),
         ]
 
     def _do(self, name: str, step: Callable[[], str]) -> None:
@@ -164,6 +187,21 @@ class Check:
         self._demo.wait_for_standby()
         return self._read("get_replication_status")
 
+    def _diagnose(self) -> str:
+        return self._diagnosed("postgresql.diagnose", "shop", {each.kind for each in PLANTED})
+
+    def _diagnosed(self, tool: str, on: str, planted: set[str]) -> str:
+        """Count the planted kinds that are found; some show only when they have lasted a moment."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            result = found(self.ops.run(tool, on=on))
+            missing = planted - set(kinds_of(result))
+            if not missing or time.monotonic() > deadline:
+                break
+            time.sleep(0.5)
+        expect(not missing, f"{len(planted) - len(missing)} of {len(planted)} kinds, not {', '.join(sorted(missing))}")
+        return f"all {len(planted)} planted kinds of problems. {result.summary}"
+
     def _explain(self) -> str:
         result = found(self.ops.run("postgresql.explain_query", on="shop", sql=STATEMENT))
         expect("Seq Scan" in result.tree, f"no sequential scan in the plan: {result.tree}")
@@ -182,20 +220,27 @@ class Check:
         return call
 
     def _reject(self) -> str:
-        call = self._request(self.ops)
+        return self._rejected(self._request(self.ops))
+
+    def _rejected(self, call: Call) -> str:
         self.ops.reject(call.record.approval, reason="not now")
         expect(call.status == "refused", call.status)
         return call.summary
 
     def _expire(self) -> str:
+        return self._expired(self._request)
+
+    def _expired(self, request: Callable[[OpsAgent], Call]) -> str:
         with OpsAgent(kind="cli", pending_seconds=5, lease_seconds=1.5) as hurried:
-            call = self._request(hurried)
+            call = request(hurried)
             call.wait(20)
             expect(str(call.approval.state) == "expired" if call.approval else False, call.summary)
             return call.summary
 
     def _approve(self) -> str:
-        call = self._request(self.ops)
+        return self._approved(self._request(self.ops))
+
+    def _approved(self, call: Call) -> str:
         self.ops.approve(call.record.approval, reason="the orders page waits for it")
         call.wait(60)
         expect(call.status == "succeeded", f"{call.status}: {call.summary}")
@@ -207,6 +252,61 @@ class Check:
         result = found(self.ops.run("postgresql.explain_query", on="shop", sql=STATEMENT))
         expect("orders_customer_id" in result.tree, f"the index is not used: {result.tree}")
         return result.summary
+
+    # -- MongoDB
+
+    def _start_mongodb(self) -> str:
+        self._storefront.begin()
+        return "it starts in the background"
+
+    def _attach_mongodb(self) -> str:
+        uri = self._storefront.demo().operator_uri
+        self.ops.attach("mongodb", "storefront", server="demo", environment="staging", dsn=uri)
+        health = self.ops.health("storefront")[0]
+        expect(health.ok, health.summary)
+        return health.summary
+
+    def _look(self, tool: str) -> str:
+        return found(self.ops.run(f"mongodb.{tool}", on="storefront")).summary
+
+    def _diagnose_mongodb(self) -> str:
+        planted = {each.kind for each in storefront.PLANTED}
+        return self._diagnosed("mongodb.diagnose", "storefront", planted)
+
+    def _explain_mongodb(self) -> str:
+        result = found(self.ops.run("mongodb.explain_query", on="storefront", **ORDERS_PAGE))
+        expect("COLLSCAN" in result.tree, f"no collection scan in the plan: {result.tree}")
+        return result.summary
+
+    def _chat_mongodb(self) -> str:
+        turn = self.ops.ask("show collection scans", on="storefront")
+        tools = [call.tool for call in turn.calls]
+        expect("mongodb.get_profiler_data" in tools, f"it called {tools}: {turn.text}")
+        expect("orders" in turn.text, f"the answer names no collection: {turn.text}")
+        return turn.text
+
+    def _index_of_storefront(self, ops: OpsAgent) -> Call:
+        call = ops.run(
+            "mongodb.create_index", on="storefront", collection="orders", fields=["customer_id", "-created_at"]
+        )
+        expect(call.status == "waiting" and call.approval is not None, f"it did not wait: {call.summary}")
+        return call
+
+    def _reject_mongodb(self) -> str:
+        return self._rejected(self._index_of_storefront(self.ops))
+
+    def _expire_mongodb(self) -> str:
+        return self._expired(self._index_of_storefront)
+
+    def _approve_mongodb(self) -> str:
+        return self._approved(self._index_of_storefront(self.ops))
+
+    def _after_mongodb(self) -> str:
+        result = found(self.ops.run("mongodb.explain_query", on="storefront", **ORDERS_PAGE))
+        expect("IXSCAN" in result.tree, f"the index is not used: {result.tree}")
+        return result.summary
+
+    # -- the audit
 
     def _audit(self) -> str:
         everything = self.ops.audit(server="demo")
@@ -223,6 +323,38 @@ class Check:
         return str(verification)
 
 
+class Storefront:
+    """MongoDB's part of the demo, where it can run: it starts beside PostgreSQL, in the background."""
+
+    def __init__(self, on_step: Callable[[str], None] | None = None) -> None:
+        self._on_step = on_step
+        self._demo: storefront.MongoDemo | None = None
+        self._starting: Future[storefront.MongoDemo] | None = None
+        self.missing = tour.mongodb_missing()
+
+    def begin(self) -> None:
+        """Start it, unless something that it needs is missing."""
+        if self.missing:
+            return
+        self._demo = storefront.MongoDemo(self._on_step)
+        with_one = ThreadPoolExecutor(1, thread_name_prefix="demo-mongodb")
+        self._starting = with_one.submit(self._demo.start)
+        with_one.shutdown(wait=False)
+
+    def demo(self) -> storefront.MongoDemo:
+        """The running demo; waits for it."""
+        if self._starting is None:
+            raise Missed(self.missing or "MongoDB was not started")
+        return self._starting.result()
+
+    def stop(self) -> None:
+        """Stop what was started."""
+        if self._demo is not None and self._starting is not None:
+            wait_for([self._starting])
+            self._demo.stop()
+
+
+ORDERS_PAGE: dict[str, Any] = {"collection": "orders", "query": '{"customer_id": 4711}', "sort": '{"created_at": -1}'}
 STATEMENT = "SELECT id, created_at, status FROM orders WHERE customer_id = 4711 ORDER BY created_at DESC LIMIT 20"
 
 
@@ -240,6 +372,12 @@ def found(call: Call) -> Result:
     return call.result
 
 
+def kinds_of(result: Result) -> list[str]:
+    """The kinds of the findings of a diagnosis."""
+    kinds = result.figures.get("kinds", [])
+    return [str(kind) for kind in kinds] if isinstance(kinds, list) else []
+
+
 # -- the tour in JupyterLab -------------------------------------------------------------------------------------------
 
 
@@ -251,12 +389,34 @@ def open_lab(*, browser: bool, port: int) -> None:
             hint="pip install 'opsagent_jupyter[demo]', or use opsagent demo --check.",
             extra="demo",
         )
-    with demo_store() as environment, Demo(on_step=lambda text: click.echo(f"… {text}", err=True)) as demo:
+    with demo_store() as environment, databases() as variables:
         folder = Path(environment["OPSAGENT_DEMO_FOLDER"])
-        shutil.copy(tour_notebook(), folder / TOUR)
-        environment |= {DSN_VARIABLE: demo.operator_dsn}
+        for name in (TOUR, MONGODB):
+            shutil.copy(notebook(name), folder / name)
         click.echo("… Opening JupyterLab; Ctrl-C ends the demo and removes all of it", err=True)
-        run_lab(folder, environment, browser=browser, port=port)
+        run_lab(folder, environment | variables, browser=browser, port=port)
+
+
+@contextmanager
+def databases() -> Iterator[dict[str, str]]:
+    """The demo's databases, and where they are, as environment variables; they end with the block."""
+    second = Storefront(step)
+    try:
+        second.begin()
+        with Demo(on_step=step) as demo:
+            variables = {tour.VARIABLE: demo.operator_dsn}
+            if second.missing:
+                step(f"Without MongoDB: {second.missing}")
+            else:
+                variables[tour.MONGODB_VARIABLE] = second.demo().operator_uri
+            yield variables
+    finally:
+        second.stop()
+
+
+def step(text: str) -> None:
+    """Say on standard error what begins."""
+    click.echo(f"… {text}", err=True)
 
 
 def run_lab(folder: Path, environment: dict[str, str], *, browser: bool, port: int) -> None:
@@ -297,10 +457,10 @@ def is_root() -> bool:
     return hasattr(os, "geteuid") and os.geteuid() == 0
 
 
-def tour_notebook() -> Path:
-    """The tour: in the package when installed from a wheel, beside it in a checkout."""
+def notebook(name: str) -> Path:
+    """A notebook of the demo: in the package when installed from a wheel, beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "notebooks", package.parent / "notebooks"):
-        if (folder / TOUR).exists():
-            return folder / TOUR
-    raise DemoError("The tour notebook is not there.", hint="Install opsagent_jupyter again.")
+        if (folder / name).exists():
+            return folder / name
+    raise DemoError(f"The notebook {name} is not there.", hint="Install opsagent_jupyter again.")
