@@ -322,3 +322,14 @@ def test_a_log_record_with_a_traceback_can_be_redacted():
         text = "".join(traceback.format_exception(*sys.exc_info()))
     record = logging.LogRecord("x", logging.ERROR, __file__, 1, redactor.redact(text), None, None)
     assert "hunter2" not in record.getMessage()
+
+
+@pytest.mark.parametrize("text", ['{"token": 1}', '{"api_key": -1, "at": 1}', '{"token": {"$exists": true}}'])
+def test_the_order_of_an_index_and_an_operator_are_no_secrets(text: str) -> None:
+    """An index on a field called token can be asked for, and its key stands on the card."""
+    assert Redactor().redact(text) == text
+
+
+def test_a_short_password_in_a_connection_string_is_still_struck() -> None:
+    """What stands behind an equals sign is a value, whatever it looks like."""
+    assert Redactor().redact("password=1,host=x") != "password=1,host=x"
