@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import getpass
 import os
@@ -12,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from opsagent_jupyter.config import load_settings
-from opsagent_jupyter.credentials import Secret
+from opsagent_jupyter.credentials import OneTimeSecret, Secret
 from opsagent_jupyter.errors import (
     ConfigError,
     CredentialError,
@@ -37,7 +38,7 @@ from opsagent_jupyter.models import (
     Risk,
     Session,
 )
-from opsagent_jupyter.plugin import Tool
+from opsagent_jupyter.plugin import Accounts, Tool
 from opsagent_jupyter.redaction import Redactor
 from opsagent_jupyter.runtime import Kind, Runtime
 from opsagent_jupyter.session import TurnRecord, TurnState
@@ -320,6 +321,21 @@ class OpsAgent:
             return [self._call(self.runtime.health(instance, seconds))]
         return self._call(self.runtime.healths(seconds))
 
+    def roles(self, name: str, observer: str = "", operator: str = "") -> str:
+        """The SQL by which an administrator makes an observer and an operator role for a database; it runs nothing.
+
+        Raises ``ConfigError`` when the plugin of the database says nothing of the accounts that it needs.
+        """
+        return self._call(self._roles(name, observer, operator))
+
+    async def _roles(self, name: str, observer: str, operator: str) -> str:
+        instance = await asyncio.to_thread(self.runtime.store.instance, name)
+        plugin = self.runtime.plugins.plugin(instance.plugin)
+        if not isinstance(plugin, Accounts):
+            raise ConfigError(f"The plugin {instance.plugin} says nothing of the accounts that it needs.")
+        async with self.runtime.connections.use(instance) as connection:
+            return await plugin.account_sql(connection, observer, operator)
+
     def tools(self, plugin: str = "") -> Sequence[Tool]:
         """The tools of the plugins that are attached, or of one plugin."""
         names = [plugin] if plugin else sorted({i.plugin for i in self.instances()}) or self.runtime.plugins.names()
@@ -338,7 +354,7 @@ class OpsAgent:
         if len(names) == 1:
             return names[0]
         if not names:
-            attach = "Attach one: %opsagent attach postgresql NAME --dsn-env VARIABLE, or ops.attach(...) in a script."
+            attach = "Attach one: %opsagent attach postgresql|mongodb NAME --dsn-env VARIABLE, or ops.attach(...) in a script."
             raise UnknownInstance("No database is attached yet.", hint=attach)
         raise UnknownInstance(
             f"Say on which database: attached are {', '.join(names)}.", hint="Give it with on=NAME (--on NAME)."
@@ -408,6 +424,21 @@ class OpsAgent:
         """The transcript of a conversation."""
         return _clean(lambda: self.runtime.store.messages(session or self._current))
 
+    # -- language models ------------------------------------------------------------------------------------------
+
+    def keep_model_key(self, provider: str, key: str) -> str:
+        """Keep the key of a provider of language models, encrypted, on this machine; an empty one forgets it. What the
+        environment says goes first. Returns the provider's name as langchain has it."""
+        secret = Secret(key)
+        key = ""  # a verbose traceback prints arguments
+        return _clean(lambda: self.runtime.keep_model_key(provider, secret, self.actor), self.runtime.redactor)
+
+    def known_provider(self, name: str) -> str:
+        """Langchain's name of a provider that takes a key; ``UnknownModel`` names those there are."""
+        from opsagent_jupyter.agent.providers import known_provider
+
+        return _clean(lambda: known_provider(name))
+
     # -- approvals ------------------------------------------------------------------------------------------------
 
     def approval(self, id: str) -> Approval:
@@ -454,6 +485,11 @@ class OpsAgent:
     def resolve(self, id: str, state: Literal["succeeded", "failed"], reason: str) -> Approval:
         """Record what you found out about a call whose outcome is unknown."""
         return self._call(self.runtime.executor.resolve(id, state, self.actor, reason))
+
+    def reveal(self, id: str) -> OneTimeSecret:
+        """Take the secret that a succeeded call has made (a new role's password) out of the store: once, and only as the
+        person who asked for the call or approved it. ``SecretRevealed`` says who was shown it before, and when."""
+        return OneTimeSecret(self._call(self.runtime.executor.reveal(id, self.actor))())
 
     def cancel(self, id: str) -> bool:
         """Cancel an approved call that runs in this process, in the database too."""

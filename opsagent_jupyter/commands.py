@@ -177,17 +177,43 @@ def health(door: Door, name: str) -> HealthCard:
     return HealthCard(tuple(door.ops().health(name)))
 
 
+@words.command()
+@click.argument("name")
+@click.option("--observer", default="", help="What the role that only looks is called.")
+@click.option("--operator", default="", help="What the role that also changes is called.")
+@click.pass_obj
+def roles(door: Door, name: str, observer: str, operator: str) -> str:
+    """Print the SQL that makes an observer and an operator role for the database NAME; it runs nothing."""
+    return door.ops().roles(name, observer, operator)
+
+
 @words.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.argument("tool")
 @click.option("--on", "-o", default="", help="The database, when more than one is attached.")
 @click.option("--dry-run", is_flag=True, help="Show what would run, its risk and its lock; ask nobody.")
 @click.option("--supersedes", default="", help="The waiting request that this one takes the place of.")
+@click.option("--step", default="", help="The step of a runbook that this is; what took effect is not repeated.")
+@click.option("--again", is_flag=True, help="With --step: ask anew, even if it took effect.")
 @wait_option
 @click.pass_context
-def run(context: click.Context, tool: str, on: str, dry_run: bool, supersedes: str, wait: float | None) -> Call:  # noqa: FBT001
+def run(
+    context: click.Context,
+    tool: str,
+    on: str,
+    dry_run: bool,  # noqa: FBT001  # click passes options as arguments
+    supersedes: str,
+    step: str,
+    again: bool,  # noqa: FBT001
+    wait: float | None,
+) -> Call:
     """Run one TOOL with its arguments as options: --table orders --columns customer_id."""
     ops: OpsAgent = context.obj.ops()
     spec = ops.runtime.plugins.tool(tool, plugin_of(ops, on))
+    if step and not dry_run:
+        from opsagent_jupyter.runbooks.steps import Place, run_step
+
+        call = run_step(ops, spec, on, Place.parse(step), tool_arguments(spec, context.args), again=again)
+        return call.wait(wait) if wait is not None else call
     call = ops.run(spec.full_name, on, dry_run=dry_run, supersedes=supersedes, **tool_arguments(spec, context.args))
     return call.wait(wait) if wait is not None else call
 
@@ -243,6 +269,21 @@ def resolve(door: Door, id: str, state: Any, reason: str) -> ApprovalCard:
     """Record what became of a call whose outcome is unknown."""
     ops = door.ops()
     return ApprovalCard(ops.resolve(id, state, reason), ops.runtime.claim)
+
+
+@words.command()
+@click.argument("id")
+@click.pass_obj
+def reveal(door: Door, id: str) -> str:
+    """Say where the password of a new user is shown; never here, because a notebook is saved."""
+    approval = door.ops().approval(id)
+    short = approval.id[:8]
+    if approval.evidence.get("secret") != "kept":
+        return f"Request {short} is {approval.state} and keeps no password: %opsagent show {short} tells what became of it."
+    return (
+        f"A notebook is saved, so the password of request {short} is not written into it. It is shown once, to who asked or "
+        f"approved: by the button of the card (%opsagent show {short}), or in a terminal by `opsagent reveal {short}`."
+    )
 
 
 @words.command()
@@ -309,6 +350,27 @@ def open_session(door: Door, id: str) -> Session:
     return door.ops().open(id)
 
 
+@words.group()
+def model() -> None:
+    """Keep the keys of language models."""
+
+
+@model.command("key")
+@click.argument("provider")
+@click.option("--forget", is_flag=True, help="Forget the key that is kept.")
+@click.pass_obj
+def model_key(door: Door, provider: str, forget: bool) -> str:  # noqa: FBT001
+    """Ask for the key of a PROVIDER (openai, anthropic, google, …) without showing it, and keep it encrypted."""
+    ops = door.ops()
+    if forget:
+        return f"The key of {ops.keep_model_key(provider, '')} is forgotten."
+    ops.known_provider(provider)
+    key = door.prompt(f"Key of {provider}: ").strip()
+    if not key:
+        raise CredentialError("No key was given, so none was kept.", hint="Type it at the prompt, or use --forget.")
+    return f"The key of {ops.keep_model_key(provider, key)} is kept, encrypted, on this machine."
+
+
 @words.command()
 @click.pass_obj
 def doctor(door: Door) -> Report:
@@ -316,6 +378,131 @@ def doctor(door: Door) -> Report:
     from opsagent_jupyter.doctor import examine
 
     return examine(door.ops())
+
+
+@words.group()
+def runbook() -> None:
+    """Keep a conversation as a notebook that others run: with parameters, gates, and evidence of what ran."""
+
+
+@runbook.command("export")
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.option("--session", "-s", default="", help="The conversation; the last used one by default.")
+@click.option("--title", default="", help="The runbook's title; the conversation's by default.")
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+@click.pass_obj
+def runbook_export(door: Door, file: str, session: str, title: str, force: bool) -> str:  # noqa: FBT001
+    """Write a conversation to FILE as a runbook: no rows, no secrets, no outputs."""
+    from opsagent_jupyter.runbooks import cells, composition
+
+    target = Path(file)
+    if target.exists() and not force:
+        raise ConfigError(f"{file} exists already.", hint="Name a new file, or add --force.")
+    ops = door.ops()
+    book = composition.compose(ops, session or composition.newest_session(ops), title)
+    cells.write(target, book)
+    return f"{file} has the runbook {cells.ours(book)['runbook']} with {len(list(cells.steps(book)))} steps."
+
+
+@runbook.command(
+    "run", epilog="Exit codes: 0 done, 1 failed, 3 waiting for approval (its id is printed), 4 unknown, 6 refused."
+)
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.option("--parameter", "-p", "given", multiple=True, help="name=value; a secret as secret_name=env:VARIABLE.")
+@click.option("--server", "-s", default="", help="The server, when it has one database only.")
+@click.option("--run", "name", default="", help="The run's name; by default the same parameters are the same run.")
+@click.option("--again", is_flag=True, help="Ask for every step anew, as a new run.")
+@click.option(
+    "--wait", "-w", type=Seconds(), default=0.0, show_default=True, help="Seconds a gate waits for a decision."
+)
+@click.option("--out", "-o", type=click.Path(dir_okay=False), default=None, help="Where the executed notebook goes.")
+@click.pass_obj
+def runbook_run(
+    door: Door,
+    file: str,
+    given: Sequence[str],
+    server: str,
+    name: str,
+    again: bool,  # noqa: FBT001
+    wait: float,
+    out: str | None,
+) -> Any:
+    """Run the runbook in FILE in a kernel of its own; a run that stopped goes on at its failed or waiting step."""
+    from opsagent_jupyter.runbooks.runs import Order
+    from opsagent_jupyter.runbooks.runs import run as run_file
+
+    order = Order(Path(file), tuple(given), server, name, again, wait, Path(out) if out else None)
+    return run_file(door.ops(), order, instance_of)
+
+
+@runbook.command("status")
+@click.argument("file", type=click.Path(dir_okay=False), default="")
+@click.pass_obj
+def runbook_status(door: Door, file: str) -> pd.DataFrame:
+    """List the steps of all runs, or of those of FILE: how each stands, who approved it, how long it took."""
+    from opsagent_jupyter.runbooks.runs import status
+
+    return status(door.ops(), Path(file) if file else None)
+
+
+@runbook.command("verify")
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.option("--checkpoint", type=click.Path(dir_okay=False), default=None, help="One that was kept elsewhere.")
+@click.pass_obj
+def runbook_verify(door: Door, file: str, checkpoint: str | None) -> Any:  # noqa: ARG001  # it needs no store
+    """Prove, with nothing but FILE, which of its steps ran as approved; evidence that was changed is refused."""
+    from opsagent_jupyter.runbooks import cells, evidence
+
+    return evidence.verify(cells.read(Path(file)), checkpoint_of(checkpoint) if checkpoint else None)
+
+
+@runbook.command("seal")
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.option("--run", "name", default="", help="The run; the newest of this runbook by default.")
+@click.pass_obj
+def runbook_seal(door: Door, file: str, name: str) -> str:
+    """Write receipts and evidence into FILE, which was run by hand or by another runner, and saved."""
+    from opsagent_jupyter.runbooks.runs import seal_file
+
+    return seal_file(door.ops(), Path(file), name)
+
+
+@runbook.command("begin")
+@click.argument("id")
+@click.option("--on", "-o", required=True, help="The database.")
+@click.option("--server", "-s", default="", help="The server that it must belong to.")
+@click.option("--run", "name", default="", help="The run's name; by default the same parameters are the same run.")
+@click.option("--given", multiple=True, help="name=value of a parameter.")
+@click.pass_obj
+def runbook_begin(door: Door, id: str, on: str, server: str, name: str, given: Sequence[str]) -> Any:
+    """Name the run that the cells below belong to."""
+    from opsagent_jupyter.runbooks.runs import begin
+
+    pairs = (word.partition("=") for word in given)
+    return begin(door.ops(), id, on, server, name, {key: value for key, _, value in pairs})
+
+
+@runbook.command("gate")
+@click.argument("step")
+@click.option("--wait", "-w", type=Seconds(), default=0.0, show_default=True, help="Seconds to wait for a decision.")
+@click.pass_obj
+def runbook_gate(door: Door, step: str, wait: float) -> Any:
+    """Let nothing below run before the step above took effect."""
+    from opsagent_jupyter.runbooks.runs import passed
+    from opsagent_jupyter.runbooks.steps import Place
+
+    return passed(door.ops(), Place.parse(step), wait)
+
+
+@runbook.command("undo")
+@click.argument("step")
+@click.pass_obj
+def runbook_undo(door: Door, step: str) -> str:
+    """Show the statement that takes a step back; it runs nothing."""
+    from opsagent_jupyter.runbooks.runs import undo
+    from opsagent_jupyter.runbooks.steps import Place
+
+    return undo(door.ops(), Place.parse(step))
 
 
 # -- words into values ------------------------------------------------------------------------------------------------
@@ -346,10 +533,19 @@ def tool_arguments(tool: Tool, words: Sequence[str]) -> dict[str, Any]:
     while rest:
         name, value = option_of(tool, rest, properties)
         if kind_of(properties.get(name, {})) == "array":
-            values.setdefault(name, []).extend(part.strip() for part in str(value).split(",") if part.strip())
+            values.setdefault(name, []).extend(elements(str(value)))
         else:
             values[name] = value
     return values
+
+
+def elements(text: str) -> list[Any]:
+    """The elements of a list: by commas, or as JSON where one of them holds a comma."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    return found if isinstance(found, list) else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def option_of(tool: Tool, rest: list[str], properties: dict[str, Any]) -> tuple[str, Any]:
@@ -390,6 +586,8 @@ def checkpoint_of(path: str) -> dict[str, Any]:
 
 def exit_code(value: Any) -> int:
     """What a command line exits with: 0 done, 1 failed, refused or unhealthy, 3 waiting for a person, 4 outcome unknown."""
+    if hasattr(value, "exit_code"):
+        return int(value.exit_code)
     if isinstance(value, Call):
         return {"succeeded": 0, "waiting": 3, "running": 3, "unknown": 4}.get(value.status, 1)
     if isinstance(value, Turn):

@@ -198,12 +198,12 @@ class Runtime:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._close_models()
+        await self.connections.close()  # a driver's own tasks end with it
         # What a cancelled task shields, such as the record of an outcome, still has to be written.
         left = asyncio.all_tasks() - {asyncio.current_task()}
         if left:
             await asyncio.wait(left, timeout=5)
-        await self._close_models()
-        await self.connections.close()
         await self._loop.shutdown_asyncgens()
         await self._loop.shutdown_default_executor()
 

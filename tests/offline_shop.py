@@ -59,6 +59,7 @@ class Talk:
         self.instances = instances
         self.focus = focus
         self.found = found
+        self.tools = TOOLS
         self.catalogs = {instance.name: shop_catalog() for instance in instances}
         self.transcript: list[Message] = []
         self.requests: list[loop.ToolRequest] = []
@@ -91,7 +92,7 @@ class Talk:
         model = open_model("offline", catalog=self._catalogs)
         self.events = []
         async for event in loop.run(
-            model=model, tools=TOOLS, instances=self.instances, focus=self.focus,
+            model=model, tools=self.tools, instances=self.instances, focus=self.focus,
             transcript=tuple(self.transcript), dispatch=self._dispatch,
         ):  # fmt: skip
             self.events.append(event)

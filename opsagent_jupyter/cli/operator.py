@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from opsagent_jupyter.commands import Door, checkpoint_of
 from opsagent_jupyter.config import load_settings
+from opsagent_jupyter.contracts import ONE_TIME
 from opsagent_jupyter.credentials import new_key, renew, retire, rotate
+from opsagent_jupyter.errors import CredentialError
 from opsagent_jupyter.stores.store import open_store
+
+if TYPE_CHECKING:
+    from opsagent_jupyter.api import OpsAgent
 
 
 @click.group()
@@ -34,12 +40,35 @@ def key_rotate(door: Door) -> str:
     ops = door.ops()
     store, vault = ops.runtime.store, renew(ops.runtime.vault)
     tokens = {instance.id: store.credentials(instance.id) for instance in store.instances()}
-    event = ops.runtime.event("key.rotated", ops.actor, details={"instances": len(tokens), "key": vault.key_id})
-    store.replace_credentials(rotate(vault, tokens), event)
+    secrets = {approval: {ONE_TIME: token} for approval, token in store.one_time_secrets().items()}
+    details = {"instances": len(tokens), "secrets": len(secrets), "key": vault.key_id}
+    event = ops.runtime.event("key.rotated", ops.actor, details=details)
+    renewed = {approval: fields[ONE_TIME] for approval, fields in rotate(vault, secrets).items()}
+    store.replace_credentials(rotate(vault, tokens), event, renewed)
     retire(vault)
     kept = "the old one can go from PLUGIN_ENCRYPTION_KEY" if vault.path is None else "the old one is gone"
     many = "The connection of 1 database is" if len(tokens) == 1 else f"The connections of {len(tokens)} databases are"
     return f"{many} encrypted with the key {vault.key_id} now; {kept}."
+
+
+@click.command()
+@click.argument("id")
+@click.option("--stdout", is_flag=True, help="Print it where no terminal is: into a pipe or a file.")
+@click.pass_context
+def reveal(context: click.Context, id: str, stdout: bool) -> Any:  # noqa: FBT001  # click passes options as arguments
+    """Show the password of a new user: once, to the person who asked for it or approved it."""
+    if not (stdout or sys.stdout.isatty()):
+        raise CredentialError(
+            "Standard output is no terminal, so the secret was not shown; it is still kept.",
+            hint="Run this in a terminal, or add --stdout if it is to go into a pipe or a file.",
+        )
+    ops: OpsAgent = context.obj.ops()
+    approval = ops.approval(id)
+    with ops.reveal(approval.id) as text:
+        if context.meta.get("json"):
+            return {"request": approval.id, "secret": text}
+        click.echo(text)
+    return None
 
 
 @click.group()
@@ -153,4 +182,4 @@ def demo(check: bool, json_: bool, no_browser: bool, port: int) -> Any:  # noqa:
     return None
 
 
-COMMANDS: tuple[click.Command, ...] = (key, audit, store_group, worker, demo)
+COMMANDS: tuple[click.Command, ...] = (key, reveal, audit, store_group, worker, demo)

@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from opsagent_jupyter.api import Call, Turn
-from opsagent_jupyter.cards import ApprovalCard, one_line, visible
+from opsagent_jupyter.cards import ApprovalCard, finding_lines, is_findings, offers, one_line, visible
 from opsagent_jupyter.errors import OpsAgentError
-from opsagent_jupyter.models import Result
+from opsagent_jupyter.models import Result, Table
 
 #: Characters of a table's cell.
 WIDEST = 80
@@ -44,18 +44,24 @@ def call_text(call: Call) -> str:
         return str(ApprovalCard(approval, call.ops.runtime.claim))
     lines = [record.summary]
     if record.result is not None:
-        lines += result_lines(record.result)
+        lines += result_lines(record.result, record.instance)
     return "\n".join(lines)
 
 
-def result_lines(result: Result) -> list[str]:
-    """What stands below the summary of a result."""
-    lines = [f"  · {text}" for text in result.highlights]
+def result_lines(result: Result, on: str) -> list[str]:
+    """What stands below the summary of a result; findings as a list with their calls, other tables as rows."""
+    listed = any(map(is_findings, result.tables))
+    lines = [] if listed else [f"  · {text}" for text in result.highlights]
     lines += [result.tree] if result.tree else []
     for table in result.tables:
-        heads = [f"{name} ({table.units[name]})" if name in table.units else name for name in table.columns]
-        lines += ["", f"{table.name} ({table.total})", table_text(heads, table.rows)]
-    return lines + [f"  ({note})" for note in result.notes]
+        lines += ["", *(finding_lines(table, result.suggestions, on) if is_findings(table) else _sheet(table))]
+    lines += [f"  ({note})" for note in result.notes]
+    return lines + ([] if listed else [f"  → {text}" for text in offers(result, on)])
+
+
+def _sheet(table: Table) -> list[str]:
+    heads = [f"{name} ({table.units[name]})" if name in table.units else name for name in table.columns]
+    return [f"{table.name} ({table.total})", table_text(heads, table.rows)]
 
 
 def table_text(columns: Sequence[object], rows: Sequence[Sequence[object]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -76,6 +77,20 @@ def test_slow_queries_are_named_as_the_database_counts_them(ops: OpsAgent) -> No
     assert "FROM orders WHERE customer_id" in turn.text
     assert "say its number" in turn.text
     assert [call.record.tool for call in turn.calls] == ["postgresql.get_slow_queries"]
+
+
+def test_what_is_wrong_is_answered_with_the_worst_first_and_a_fix_that_waits_for_a_person(ops: OpsAgent) -> None:
+    """The blocker by name, the missing index, and a number that asks for the approval of exactly that fix."""
+    turn = ops.ask("what is wrong with this database?", on="shop")
+    assert [call.record.tool for call in turn.calls] == ["postgresql.diagnose"]
+    assert "checkout" in turn.text
+    assert "No index on orders (customer_id)" in turn.text
+    number = re.search(r"(\d)\. “create an index on orders for customer_id”", turn.text)
+    assert number, turn.text
+    assert "nothing runs before a person decides" in ops.ask(number[1], session=turn.session_id).text
+    [request] = pending(ops)
+    assert request.arguments["columns"] == ["customer_id"]
+    ops.reject(request.id, reason=REASON)
 
 
 def test_an_index_is_asked_for_approved_built_and_compared(ops: OpsAgent, shop: Shop) -> None:

@@ -250,7 +250,7 @@ MISTAKES: dict[str, tuple[Callable[[House], str], str, str]] = {
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_database_that_cannot_be_attached_says_why(house: House, cell: Kernel, mistake: str, door: str) -> None:
-    """The same code and words at every door; nothing is kept of it, and what was attached stays."""
+    """The same code and words at every door; only the audit keeps that it was tried, and what was attached stays."""
     dsn, code, says = MISTAKES[mistake]
     said = DOORS[door](house, cell, dsn(house))
     assert said.code == code
@@ -259,6 +259,8 @@ def test_a_database_that_cannot_be_attached_says_why(house: House, cell: Kernel,
     with house.agent() as ops:
         assert [instance.name for instance in ops.instances()] == ["shop"]
         assert ops.run("list_indexes", on="shop", table="orders").status == "succeeded"
+        tried = ops.audit_sql("SELECT status, error_code FROM audit WHERE type = 'instance.refused' ORDER BY seq DESC")
+        assert list(tried.iloc[0]) == ["failed", code]
 
 
 @pytest.mark.parametrize("door", DOORS)
