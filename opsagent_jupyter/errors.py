@@ -364,7 +364,7 @@ class DeadlineExceeded(ExecutionError):
     """The call took longer than its deadline and was cancelled in the database."""
 
     code = "execution.deadline"
-    hint = "Raise the deadline if the work is wanted, or look at what runs and waits in the database: %opsagent ask who is blocking whom?"
+    hint = "Raise the deadline if the work is wanted, or look at what else runs and waits in the database."
 
 
 class Cancelled(ExecutionError):

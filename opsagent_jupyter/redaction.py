@@ -39,7 +39,8 @@ _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 _QUOTED = r"""'((?:[^'\\]|''|\\.)*)(?:'|\Z)|"((?:[^"\\]|\\.)*)(?:"|\Z)|\\"((?:[^"\\]|\\[^"])*)(?:\\"|\Z)"""
 #: What stands in the place of a value and is none; the last two are the order of an index key, and a query's operator.
 _PLACEHOLDER = (
-    r"""(?!(?:\$\d+|\?|%s|null|none|true|false|\*\*\*)(?:[\s,;)\]}"']|\Z)|(?<!=)(?<!=\s)-?1\s{0,9}[,}\]]|\{\s{0,9}["']?\$[a-z])"""
+    r"""(?!(?:\$\d+|\?|%s|null|none|true|false|\*\*\*)(?:[\s,;)\]}"']|\Z)"""
+    r"""|(?<!=)(?<!=\s)-?1\s{0,9}[,}\]]|\{\s{0,9}["']?\$[a-z])"""
 )
 _ASSIGNED = rf"""{_NAME}(?:\)*::[a-z ]{{1,30}}\)?)?\\?["']?[ \t]*(?:=>|:=|<>|!=|[:=])[ \t]*"""
 #: Keys by the marks of those who issue them; the last is a JSON web token.

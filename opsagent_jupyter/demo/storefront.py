@@ -99,7 +99,7 @@ def _make_login(client: Client, name: str, server: EmbeddedMongod) -> str:
 
 
 def _fill(database: Database[dict[str, Any]]) -> None:
-    chance = random.Random(20260101)  # noqa: S311  # the same data every time, and no secret
+    chance = random.Random(20260101)  # the same data every time, and no secret
     database.orders.insert_many(_orders(chance), ordered=False)
     database.customers.insert_many(_customers(chance), ordered=False)
     database.sessions.insert_many(_sessions(chance), ordered=False)
