@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import stat
@@ -62,13 +63,15 @@ class Home:
 
     def __init__(self, prefix: str = "opsagent-pg-") -> None:
         self.user = server_user()
-        self.path = self._make(prefix)
-        try:
-            self._watchdog = self._watch()
-        except BaseException:
-            shutil.rmtree(self.path, ignore_errors=True)
-            raise
+        self.path = Path(scratch_directory(self.user)).resolve() / f"{prefix}{secrets.token_hex(8)}"
+        # The watchdog is there before the directory: an owner that dies between the two leaves nothing behind.
+        self._watchdog = self._watch()
         self._owner = os.getpid()
+        try:
+            self._make()
+        except BaseException:
+            self.close()
+            raise
         _homes.add(self)
 
     def __repr__(self) -> str:
@@ -139,11 +142,10 @@ class Home:
         self._give_tree(self.path / "programs")
         return Binaries(bindir, binaries.version, binaries.source)
 
-    def _make(self, prefix: str) -> Path:
-        path = Path(tempfile.mkdtemp(prefix=prefix, dir=scratch_directory(self.user))).resolve()
+    def _make(self) -> None:
+        self.path.mkdir(mode=0o700)
         if self.user:
-            os.chown(path, self.user.uid, self.user.gid)
-        return path
+            os.chown(self.path, self.user.uid, self.user.gid)
 
     def _watch(self) -> subprocess.Popen[bytes]:
         uid, gid = (self.user.uid, self.user.gid) if self.user else (os.geteuid(), os.getegid())

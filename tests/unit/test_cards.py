@@ -174,7 +174,7 @@ def test_the_status_names_what_waits_and_the_next_step(ops: OpsAgent) -> None:
 def test_the_status_without_databases_says_how_to_attach_one(store_url: str) -> None:
     """The first step of a new user."""
     with OpsAgent(store_url) as ops:
-        assert "%opsagent attach postgresql NAME --dsn-env VARIABLE" in str(status_of(ops))
+        assert "%opsagent attach postgresql|mongodb NAME --dsn-env VARIABLE" in str(status_of(ops))
 
 
 def test_a_report_shows_the_fix_only_where_something_is_wrong() -> None:
