@@ -8,8 +8,9 @@ import getpass
 import os
 import re
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from opsagent_jupyter.config import load_settings
@@ -33,6 +34,7 @@ from opsagent_jupyter.models import (
     Environment,
     Health,
     Instance,
+    Json,
     Message,
     Result,
     Risk,
@@ -278,15 +280,28 @@ class OpsAgent:
         dsn_env: str | None = None,
         service: str | None = None,
         read_only: bool = False,
+        mask: Sequence[str] = (),
+        no_rows: bool = False,
     ) -> Health:
-        """Attach a database: its connection is tried, then kept encrypted. Give one of dsn, dsn_env (a variable) or service."""
+        """Attach a database: its connection is tried, then kept encrypted. Give one of dsn, dsn_env (a variable) or service.
+
+        ``mask`` names columns (``table.column``) whose values no language model gets to read; ``no_rows`` keeps all rows from
+        it. The notebook shows both.
+        """
         secret = Secret(connection_secret(dsn, dsn_env, service))
         dsn = None  # a verbose traceback prints arguments
         require_name("database", name)
         require_name("server", server)
         if environment not in ("production", "staging", "development"):
             raise ConfigError(f"{environment!r} is no environment.", hint="Choose production, staging or development.")
-        instance = Instance(name=name, server=server, plugin=plugin, environment=environment, read_only=read_only)
+        instance = Instance(
+            name=name,
+            server=server,
+            plugin=plugin,
+            environment=environment,
+            read_only=read_only,
+            settings=shielding(mask, no_rows=no_rows),
+        )
         return self._call(self.runtime.attach(instance, secret, self.actor))
 
     def detach(self, name: str) -> None:
@@ -420,9 +435,54 @@ class OpsAgent:
             rows, ["id", "title", "instance", "server", "model", "created_by", "created_at", "updated_at", "closed"]
         )
 
+    def search(self, text: str, limit: int = 100) -> pd.DataFrame:
+        """Where a text occurs in titles and messages of conversations, upper and lower case alike, the last used first."""
+        found = _clean(lambda: list(islice(self._found(text), limit)))
+        return frame(found, ["session", "title", "seq", "role", "created_at", "text"])
+
+    def _found(self, text: str) -> Iterator[dict[str, Any]]:
+        wanted = text.casefold()
+        for session in self.runtime.store.sessions(limit=10_000):
+            about = {"session": session.id, "title": session.title}
+            if wanted in session.title.casefold():
+                yield {**about, "seq": 0, "role": "title", "created_at": session.created_at, "text": session.title}
+            for message in self.runtime.store.messages(session.id):
+                place = message.text.casefold().find(wanted)
+                if place >= 0:
+                    around = " ".join(message.text[max(place - 60, 0) : place + len(text) + 60].split())
+                    told = {"seq": message.seq, "role": message.role, "created_at": message.created_at}
+                    yield {**about, **told, "text": around}
+
+    def export(self, session: str = "") -> str:
+        """A conversation as a Markdown document: questions, answers, calls, decisions, outcomes."""
+        from opsagent_jupyter.agent.markdown import document
+
+        if not (session or self._current):
+            raise UnknownSession("No conversation is open here.", hint="Name one: `%opsagent sessions` lists them.")
+        chosen = self.session(session or self._current)
+        return document(chosen, self.messages(chosen.id))
+
     def messages(self, session: str = "") -> Sequence[Message]:
         """The transcript of a conversation."""
         return _clean(lambda: self.runtime.store.messages(session or self._current))
+
+    def result(self, call: str) -> pd.DataFrame | dict[str, pd.DataFrame]:
+        """The whole result of a call of a conversation, by the id that the agent names: a DataFrame, or several by name."""
+        found = _clean(lambda: self._result(call))
+        frames = dict(zip((table.name for table in found.tables), frames_of(found), strict=False))
+        return frames if len(frames) > 1 else frames_of(found)[0]
+
+    def _result(self, call: str) -> Result:
+        recent = [session.id for session in self.runtime.store.sessions(limit=100)]
+        for session in [*filter(None, [self._current]), *recent]:
+            for message in self.runtime.store.messages(session):
+                found = next((one.result for one in message.calls if one.id == call and one.result), None)
+                if message.role == "tool" and found is not None:
+                    return found
+        raise ConfigError(
+            f"No result is kept of a call {call[:80]!r}.",
+            hint="Give the id as the agent names it, of a call in one of the last 100 conversations.",
+        )
 
     # -- language models ------------------------------------------------------------------------------------------
 
@@ -638,6 +698,16 @@ def require_name(what: str, name: object) -> None:
         raise ConfigError(
             f"That is no name for a {what}.", hint="Use up to 63 letters, digits, dots, dashes and underscores: shop-1."
         )
+
+
+def shielding(mask: Sequence[str], *, no_rows: bool) -> dict[str, Json]:
+    """What is kept from language models, as settings of an instance; ``ConfigError`` for what is no column."""
+    names = sorted({name.strip() for name in mask if name.strip()})
+    for name in names:
+        if not re.fullmatch(r"[^\s.,]+(\.[^\s.,]+){0,5}", name):
+            raise ConfigError(f"{name[:80]!r} is no column to mask.", hint="Write table.column, several with commas.")
+    masked: dict[str, Json] = {"masked": [*names]} if names else {}
+    return {**masked, **({"rows_to_model": False} if no_rows else {})}
 
 
 #: A user with a password in a URL, whole or in pieces, and the parameters of connection strings that are secrets.

@@ -104,18 +104,23 @@ def ask(door: Door, text: Sequence[str], on: str, session: str, server: str, mod
 @click.option("--service", default="", help="A service of pg_service.conf.")
 @click.option("--prompt", is_flag=True, help="Ask for the connection string without showing it.")
 @click.option("--read-only", is_flag=True, help="Refuse every change on this database.")
+@click.option("--mask", default="", help="Columns whose values no language model may read: table.column,table.column")
+@click.option("--no-rows", is_flag=True, help="Keep all rows from language models; the notebook still shows them.")
 @click.option("--dsn", default="", help="A connection string without a password.")
 @click.pass_obj
-def attach(
+def attach(  # noqa: PLR0913  click passes options as arguments
     door: Door,
     plugin: str,
     name: str,
+    *,
     server: str,
     environment: Any,
     dsn_env: str,
     service: str,
-    prompt: bool,  # noqa: FBT001  # click passes options as arguments
-    read_only: bool,  # noqa: FBT001
+    prompt: bool,
+    read_only: bool,
+    mask: str,
+    no_rows: bool,
     dsn: str,
 ) -> HealthCard:
     """Attach a database under a NAME."""
@@ -135,6 +140,8 @@ def attach(
         dsn_env=dsn_env or None,
         service=service or None,
         read_only=read_only,
+        mask=mask.split(","),
+        no_rows=no_rows,
     )
     return HealthCard((health,))
 
@@ -315,11 +322,33 @@ def audit(door: Door, /, sql: str | None, verify: bool, checkpoint: str | None, 
 
 
 @words.command()
+@click.option("--search", default="", help="Only where this text occurs, in titles and messages.")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
 @click.pass_obj
-def sessions(door: Door, limit: int) -> pd.DataFrame:
-    """List the conversations."""
-    return door.ops().sessions(limit)
+def sessions(door: Door, search: str, limit: int) -> pd.DataFrame:
+    """List the conversations, or search them."""
+    return door.ops().search(search, limit) if search else door.ops().sessions(limit)
+
+
+@words.command()
+@click.argument("id", default="")
+@click.option(
+    "--output", "-o", type=click.Path(dir_okay=False), default="", help="The file to write; it must not exist."
+)
+@click.pass_obj
+def export(door: Door, id: str, output: str) -> str:
+    """Give a conversation as Markdown, or write it to a file."""
+    text = door.ops().export(id)
+    if not output:
+        return text
+    try:
+        with Path(output).open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ConfigError(
+            f"{output} cannot be written: {error.strerror}.", hint="Name a file that is not there yet."
+        ) from None
+    return f"The conversation is in {output}."
 
 
 @words.command("close")
@@ -520,9 +549,11 @@ def instance_of(ops: OpsAgent, server: str) -> str:
 
 
 def plugin_of(ops: OpsAgent, on: str) -> str:
-    """The plugin of the named database, or of the only one."""
-    found = [instance for instance in ops.instances() if not on or instance.name == on]
-    return found[0].plugin if len({instance.plugin for instance in found}) == 1 else ""
+    """The plugin of the named database, or of all of them; ``UnknownInstance`` when there is none of that name."""
+    if on:
+        return ops.runtime.store.instance(on).plugin
+    plugins = {instance.plugin for instance in ops.instances()}
+    return plugins.pop() if len(plugins) == 1 else ""
 
 
 def tool_arguments(tool: Tool, words: Sequence[str]) -> dict[str, Any]:

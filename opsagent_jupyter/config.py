@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from opsagent_jupyter.errors import ConfigError
 from opsagent_jupyter.models import Record, sha256
@@ -22,6 +23,25 @@ CLAIMS: dict[str, str] = {
     "separated": "unapproved writes are prevented for code in a kernel",
     "team": "two distinct people approved",
 }
+
+
+def prices_of(text: str) -> dict[str, tuple[float, float]]:
+    """Model to (price of a million tokens read, of a million written), in whatever money they were written in."""
+    found = {}
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        written = re.fullmatch(r"(\S+)=(\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)", entry)
+        if not written:
+            raise ValueError("a price is written provider:name=read/written, for a million tokens each")
+        found[written[1]] = (float(written[2]), float(written[3]))
+    return found
+
+
+def _require_prices(text: str) -> str:
+    prices_of(text)
+    return text
+
+
+Prices = Annotated[str, AfterValidator(_require_prices)]
 
 
 class Settings(Record):
@@ -39,6 +59,8 @@ class Settings(Record):
     """How long a request waits for a decision."""
     lease_seconds: float = Field(default=15.0, ge=0.5)
     """A host that has not been heard of for so long is taken for dead."""
+    health_seconds: float = Field(default=30.0, ge=1)
+    """While somebody watches, how long until a database is asked again how it is."""
     deadline: float = Field(default=30.0, gt=0)
     """Seconds for one read."""
     change_deadline: float = Field(default=6 * 3600.0, gt=0)
@@ -48,6 +70,12 @@ class Settings(Record):
     turn_calls: int = Field(default=20, ge=1)
     turn_seconds: float = Field(default=300.0, gt=0)
     """Working time of one turn; the time a person takes never counts."""
+    turn_tokens: int = Field(default=0, ge=0)
+    """Tokens, read and written, after which a turn is stopped; 0 is no limit."""
+    session_tokens: int = Field(default=0, ge=0)
+    """Tokens after which a session is stopped; 0 is no limit."""
+    model_prices: Prices = ""
+    """Prices per million tokens, read/written, by model: ``openai:gpt-5=1.25/10,ollama:qwen3=0/0``. None are built in."""
 
     @property
     def folder(self) -> Path:
@@ -68,6 +96,11 @@ class Settings(Record):
         if not self.shared:
             return self.folder / "audit.duckdb"
         return self.folder / f"audit-{sha256(self.resolved_store_url())[:12]}.duckdb"
+
+    def cost(self, model: str, read: int, written: int) -> float | None:
+        """What tokens of a model cost; None when no price was set for it."""
+        prices = prices_of(self.model_prices).get(model)
+        return (read * prices[0] + written * prices[1]) / 1e6 if prices else None
 
     def resolved_store_url(self) -> str:
         """The store's URL with the default filled in."""
@@ -101,11 +134,15 @@ ENVIRONMENT: dict[str, str] = {
     "policy_file": "OPSAGENT_POLICY",
     "pending_seconds": "OPSAGENT_PENDING_SECONDS",
     "lease_seconds": "OPSAGENT_LEASE_SECONDS",
+    "health_seconds": "OPSAGENT_HEALTH_SECONDS",
     "deadline": "OPSAGENT_DEADLINE",
     "change_deadline": "OPSAGENT_CHANGE_DEADLINE",
     "rows": "OPSAGENT_ROWS",
     "turn_calls": "OPSAGENT_TURN_CALLS",
     "turn_seconds": "OPSAGENT_TURN_SECONDS",
+    "turn_tokens": "OPSAGENT_TURN_TOKENS",
+    "session_tokens": "OPSAGENT_SESSION_TOKENS",
+    "model_prices": "OPSAGENT_MODEL_PRICES",
 }
 
 

@@ -53,7 +53,7 @@ from opsagent_jupyter.models import (
 from opsagent_jupyter.plugin import Limits
 from opsagent_jupyter.plugins.registry import PluginRegistry
 from opsagent_jupyter.redaction import Redactor, place_of
-from opsagent_jupyter.session import Conversation, TurnRecord
+from opsagent_jupyter.session import Conversation, TurnRecord, Voice
 from opsagent_jupyter.stores.store import open_store
 
 T = TypeVar("T")
@@ -64,6 +64,8 @@ log = logging.getLogger("opsagent_jupyter")
 SECRET_VARIABLE = re.compile(r"(API_?KEY|ACCESS_KEY|ENCRYPTION_KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
 #: The audit's event for what a turn took of a language model.
 USAGE = "model.usage"
+#: Seconds that a turn waits for what a database says of itself, and for which that counts.
+FACTS_PATIENCE, FACTS_AGE = 3.0, 600.0
 #: Seconds that other hosts leave to the one where an approved call was asked for.
 COURTESY = 0.3
 
@@ -85,6 +87,7 @@ class Runtime:
         self.vault: Vault = open_vault(store_dir=settings.folder, shared=settings.shared)
         self.model_keys = ModelKeys(settings.folder, self.vault)
         self._models: dict[tuple[str, str], Any] = {}
+        self._known_facts: dict[str, tuple[float, str]] = {}
         self.limits = Limits(deadline=settings.deadline, change_deadline=settings.change_deadline, rows=settings.rows)
         self.connections = LiveConnections(self.store, self.plugins, self.vault, self.limits, self.redactor)
         self.executor = Executor(
@@ -374,7 +377,7 @@ class Runtime:
             event = event.model_copy(update=said)
             await asyncio.to_thread(self.store.record, event)
             raise
-        instance = instance.model_copy(update={"settings": settings, "created_by": actor.name})
+        instance = instance.model_copy(update={"settings": {**settings, **instance.settings}, "created_by": actor.name})
         await asyncio.to_thread(self._define, instance.plugin)
         known = await self._same(instance)
         instance = known or instance
@@ -472,11 +475,9 @@ class Runtime:
                 store=self.store,
                 plugins=self.plugins,
                 executor=self.executor,
-                open_model=self.open_model,
+                voice=Voice(self.open_model, self._turn_limits, self.facts, self._usage_event),
                 holder=self.host.id,
                 lease_seconds=self.settings.lease_seconds,
-                limits=self._turn_limits,
-                report=self._usage_event,
                 publish=self._publish_turn,
             )
         return self._conversations[session]
@@ -571,6 +572,27 @@ class Runtime:
             summary=self.redactor.redact(summary),
             details=details,
         )
+
+    async def facts(self, model: str, instances: Sequence[Instance]) -> dict[str, str]:
+        """What each database is and holds, in a line for a model that has to be told; asked again after some minutes."""
+        if model == "offline":
+            return {}
+        lines = await asyncio.gather(*(self._facts(instance) for instance in instances))
+        return {instance.name: line for instance, line in zip(instances, lines, strict=True) if line}
+
+    async def _facts(self, instance: Instance) -> str:
+        from opsagent_jupyter.agent.prompts import facts_of
+
+        until, line = self._known_facts.get(instance.id, (0.0, ""))
+        if self._loop.time() < until:
+            return line
+        line = ""
+        with suppress(OpsAgentError, TimeoutError):
+            async with asyncio.timeout(FACTS_PATIENCE):
+                health = await self.connections.health(instance)
+                line = self.redactor.redact(facts_of(health, await self.connections.catalog(instance)))
+        self._known_facts[instance.id] = (self._loop.time() + (FACTS_AGE if line else FACTS_AGE / 10), line)
+        return line
 
     # -- models ---------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -53,6 +53,19 @@ class TurnRecord:
         self.usage += usage
 
 
+@dataclass(frozen=True)
+class Voice:
+    """How a host lets a model speak in its conversations."""
+
+    open_model: OpenModel
+    limits: Callable[[str], TurnLimits]
+    """What the next turn of a session may take."""
+    facts: Callable[[str, Sequence[Instance]], Awaitable[Mapping[str, str]]]
+    """What a model is told of each database."""
+    report: Callable[[TurnRecord, Actor, Session], AuditEvent]
+    """The audit's event for what a turn took."""
+
+
 class Conversation:
     """A session in the hands of one host."""
 
@@ -63,22 +76,18 @@ class Conversation:
         store: Store,
         plugins: Plugins,
         executor: Executor,
-        open_model: OpenModel,
+        voice: Voice,
         holder: str,
         lease_seconds: float,
-        limits: Callable[[str], TurnLimits],
-        report: Callable[[TurnRecord, Actor, Session], AuditEvent],
         publish: Publish,
     ) -> None:
         self.id = session
         self._store = store
         self._plugins = plugins
         self._executor = executor
-        self._open_model = open_model
+        self._voice = voice
         self._holder = holder
         self._lease = lease_seconds
-        self._limits = limits
-        self._report = report
         self._publish = publish
         self._turns = asyncio.Lock()
         self._task: asyncio.Task[Any] | None = None
@@ -157,7 +166,7 @@ class Conversation:
         if not turn.usage.calls:
             return
         try:
-            await self._stored(self._store.record, self._report(turn, actor, session))
+            await self._stored(self._store.record, self._voice.report(turn, actor, session))
         except OpsAgentError as error:
             log.warning("what a turn of session %s took is not in the audit: %s", self.id[:8], error.message)
 
@@ -178,14 +187,15 @@ class Conversation:
         instances = await self._stored(self._store.instances)
         tools = [tool for plugin in sorted({i.plugin for i in instances}) for tool in self._plugins.tools(plugin)]
         events = loop.run(
-            model=self._open_model(session.model, instances),
+            model=self._voice.open_model(session.model, instances),
             tools=tools,
             instances=instances,
             focus=session.instance,
             transcript=await self._stored(self._store.messages, self.id),
             dispatch=lambda request: self._dispatch(request, actor, session),
-            limits=await self._stored(self._limits, self.id),
+            limits=await self._stored(self._voice.limits, self.id),
             spend=turn.spend,
+            facts=await self._voice.facts(session.model, instances),
         )
         async with aclosing(events):  # a turn that breaks off here must not go on in the background
             async for event in events:
@@ -262,8 +272,10 @@ class Conversation:
 
     async def _answered_calls(self) -> None:
         """Write the answer of each call that ended since; a call that never reached the gate is said not to have run."""
-        from opsagent_jupyter.agent.transcript import tool_text
+        from opsagent_jupyter.agent.shield import Shield
+        from opsagent_jupyter.agent.transcript import DEFAULT_CAPS, tool_text
 
+        instances = await self._stored(self._store.instances)
         requests: dict[str, Approval] = {
             approval.call: approval
             for approval in await self._stored(self._store.approvals, session=self.id, limit=1000)
@@ -278,7 +290,8 @@ class Conversation:
                 continue
             record = record_of(approval) if approval else _interrupted(call)
             turn = TurnRecord(self.id)
-            await self._append(turn, role="tool", text=tool_text(record), call=call.id, calls=(record,))
+            text = tool_text(record, DEFAULT_CAPS, Shield.named(record.instance, instances))
+            await self._append(turn, role="tool", text=text, call=call.id, calls=(record,))
 
     # -- writing and telling --------------------------------------------------------------------------------------
 

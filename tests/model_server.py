@@ -1,11 +1,14 @@
-"""Model servers on the loopback that speak the streaming protocols of OpenAI, Anthropic and Ollama, and break on demand."""
+"""Model servers on the loopback that speak the streaming protocols of OpenAI, Anthropic, Google, Bedrock
+and Ollama, and break on demand."""
 
 from __future__ import annotations
 
 import json
+import struct
 import threading
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,6 +29,9 @@ class Turn:
     """The connection ends after so many pieces."""
     silent: float = 0.0
     """Seconds before the first byte."""
+    headers: tuple[tuple[str, str], ...] = ()
+    tokens: tuple[int, int] = (5, 9)
+    """(read, written) as the provider counts them."""
 
 
 @dataclass
@@ -56,6 +62,9 @@ def openai_pieces(turn: Turn, model: str) -> Iterator[bytes]:
         for half in (arguments[: len(arguments) // 2], arguments[len(arguments) // 2 :]):
             yield piece({"tool_calls": [{"index": place, "function": {"arguments": half}}]})
     yield piece({}, "tool_calls" if turn.calls else "stop")
+    usage = {"prompt_tokens": turn.tokens[0], "completion_tokens": turn.tokens[1], "total_tokens": sum(turn.tokens)}
+    last = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": model, "choices": [], "usage": usage}
+    yield b"data: " + json.dumps(last).encode() + b"\n\n"
     yield b"data: [DONE]\n\n"
 
 
@@ -68,14 +77,56 @@ def ollama_pieces(turn: Turn, model: str) -> Iterator[bytes]:
         yield piece({"content": f"{word} "})
     for name, arguments in turn.calls:
         yield piece({"tool_calls": [{"function": {"name": name, "arguments": json.loads(arguments)}}]})
-    yield piece({}, done=True, done_reason="stop", eval_count=3, prompt_eval_count=5)
+    yield piece({}, done=True, done_reason="stop", eval_count=turn.tokens[1], prompt_eval_count=turn.tokens[0])
+
+
+def google_pieces(turn: Turn, model: str) -> Iterator[bytes]:
+    def piece(parts: list[dict[str, Any]], **more: Any) -> bytes:
+        usage = {"promptTokenCount": turn.tokens[0], "candidatesTokenCount": turn.tokens[1]}
+        usage["totalTokenCount"] = sum(turn.tokens)
+        candidate = {"content": {"role": "model", "parts": parts}, "index": 0, **more}
+        body = {"candidates": [candidate], "modelVersion": model, **({"usageMetadata": usage} if more else {})}
+        return b"data: " + json.dumps(body).encode() + b"\r\n\r\n"
+
+    for word in turn.text.split():
+        yield piece([{"text": f"{word} "}])
+    for name, arguments in turn.calls:
+        yield piece([{"functionCall": {"name": name, "args": json.loads(arguments)}}])
+    yield piece([{"text": ""}], finishReason="STOP")
+
+
+def bedrock_pieces(turn: Turn, model: str) -> Iterator[bytes]:
+    def piece(kind: str, **body: Any) -> bytes:
+        names = {":event-type": kind, ":content-type": "application/json", ":message-type": "event"}
+        headers = b"".join(
+            struct.pack("!B", len(name)) + name.encode() + struct.pack("!BH", 7, len(value)) + value.encode()
+            for name, value in names.items()
+        )
+        payload = json.dumps(body).encode()
+        head = struct.pack("!II", len(headers) + len(payload) + 16, len(headers))
+        message = head + struct.pack("!I", zlib.crc32(head)) + headers + payload
+        return message + struct.pack("!I", zlib.crc32(message))
+
+    yield piece("messageStart", role="assistant")
+    for word in turn.text.split():
+        yield piece("contentBlockDelta", delta={"text": f"{word} "}, contentBlockIndex=0)
+    for place, (name, arguments) in enumerate(turn.calls, 1):
+        yield piece(
+            "contentBlockStart", start={"toolUse": {"toolUseId": "tool_1", "name": name}}, contentBlockIndex=place
+        )
+        for half in (arguments[: len(arguments) // 2], arguments[len(arguments) // 2 :]):
+            yield piece("contentBlockDelta", delta={"toolUse": {"input": half}}, contentBlockIndex=place)
+        yield piece("contentBlockStop", contentBlockIndex=place)
+    yield piece("messageStop", stopReason="tool_use" if turn.calls else "end_turn")
+    usage = {"inputTokens": turn.tokens[0], "outputTokens": turn.tokens[1], "totalTokens": sum(turn.tokens)}
+    yield piece("metadata", usage=usage, metrics={"latencyMs": 1})
 
 
 def anthropic_pieces(turn: Turn, model: str) -> Iterator[bytes]:
     def piece(kind: str, **more: Any) -> bytes:
         return f"event: {kind}\ndata: {json.dumps({'type': kind, **more})}\n\n".encode()
 
-    usage = {"input_tokens": 5, "output_tokens": 1}
+    usage = {"input_tokens": turn.tokens[0], "output_tokens": 1}
     message = {"id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [], "usage": usage}
     yield piece("message_start", message={**message, "stop_reason": None, "stop_sequence": None})
     if turn.text:
@@ -90,7 +141,7 @@ def anthropic_pieces(turn: Turn, model: str) -> Iterator[bytes]:
             yield piece("content_block_delta", index=place, delta={"type": "input_json_delta", "partial_json": half})
         yield piece("content_block_stop", index=place)
     end = {"stop_reason": "tool_use" if turn.calls else "end_turn", "stop_sequence": None}
-    yield piece("message_delta", delta=end, usage={"output_tokens": 9})
+    yield piece("message_delta", delta=end, usage={"input_tokens": turn.tokens[0], "output_tokens": turn.tokens[1]})
     yield piece("message_stop")
 
 
@@ -109,7 +160,7 @@ class Handler(BaseHTTPRequestHandler):
             if turn.body or turn.status != 200:
                 self._whole(turn)
             else:
-                self._stream(turn, asked["model"])
+                self._stream(turn, str(asked.get("model", "gemini-test")))
         self.close_connection = True
 
     def _whole(self, turn: Turn) -> None:
@@ -117,15 +168,15 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(turn.status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
+        for name, value in turn.headers:
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 
     def _stream(self, turn: Turn, model: str) -> None:
-        ollama = self.path.startswith("/api/")
-        other = anthropic_pieces if self.path.endswith("/messages") else openai_pieces
-        pieces = ollama_pieces(turn, model) if ollama else other(turn, model)
+        pieces = self._protocol()(turn, model)
         self.send_response(200)
-        self.send_header("content-type", "application/x-ndjson" if ollama else "text/event-stream")
+        self.send_header("content-type", self._kind())
         self.send_header("connection", "close")
         self.end_headers()
         for number, piece in enumerate(pieces):
@@ -133,6 +184,20 @@ class Handler(BaseHTTPRequestHandler):
                 return
             self.wfile.write(piece)
             self.wfile.flush()
+
+    def _kind(self) -> str:
+        if self.path.endswith("/converse-stream"):
+            return "application/vnd.amazon.eventstream"
+        return "application/x-ndjson" if self.path.startswith("/api/") else "text/event-stream"
+
+    def _protocol(self) -> Callable[[Turn, str], Iterator[bytes]]:
+        if self.path.startswith("/api/"):
+            return ollama_pieces
+        if ":streamGenerateContent" in self.path:
+            return google_pieces
+        if self.path.endswith("/converse-stream"):
+            return bedrock_pieces
+        return anthropic_pieces if self.path.endswith("/messages") else openai_pieces
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""

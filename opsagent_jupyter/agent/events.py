@@ -62,6 +62,32 @@ class ToolSaid:
 
 
 @dataclass(frozen=True)
+class Usage:
+    """What asking a model has taken: tokens as its provider counted them, seconds until the last word."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    calls: int = 0
+    estimated: int = 0
+    """Calls whose tokens were not told and are a guess from the length of the text, on the high side."""
+    seconds: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Read and written together."""
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.calls + other.calls,
+            self.estimated + other.estimated,
+            self.seconds + other.seconds,
+        )
+
+
+@dataclass(frozen=True)
 class Parked:
     """The end: calls wait for a person. Resume with a transcript that holds their outcomes."""
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from langchain.agents import create_agent
@@ -31,13 +32,23 @@ from opsagent_jupyter.agent.events import (
     TextDelta,
     ToolRequest,
     ToolSaid,
+    Usage,
 )
 from opsagent_jupyter.agent.offline import OfflineModel
 from opsagent_jupyter.agent.prompts import declaration, model_name, system_prompt
-from opsagent_jupyter.agent.providers import explained
-from opsagent_jupyter.agent.replies import Listener, Wish, end_reason, settled, wishes
+from opsagent_jupyter.agent.providers import explained, pause
+from opsagent_jupyter.agent.replies import CUT_OFF, Listener, Wish, end_reason, settled, wishes
+from opsagent_jupyter.agent.shield import Shield
 from opsagent_jupyter.agent.transcript import DEFAULT_CAPS, Caps, Reading, tool_message, tool_text, waiting_text
-from opsagent_jupyter.errors import CallRefused, ExecutionError, ModelNonsense, OpsAgentError, PluginError, TurnLimit
+from opsagent_jupyter.errors import (
+    AnswerCutOff,
+    CallRefused,
+    ExecutionError,
+    ModelNonsense,
+    OpsAgentError,
+    PluginError,
+    TurnLimit,
+)
 from opsagent_jupyter.models import CallRecord, Instance, Message, canonical, new_id
 from opsagent_jupyter.plugin import Tool
 
@@ -46,19 +57,28 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AgentEvent", "Answered", "Called", "Caps", "Dispatch", "Failed", "Finished", "Parked", "Said", "TextDelta",
-    "ToolRequest", "ToolSaid", "TurnLimits", "run", "tool_text",
+    "ToolRequest", "ToolSaid", "TurnLimits", "Usage", "run", "tool_text",
 ]  # fmt: skip
 
 Dispatch = Callable[[ToolRequest], Awaitable[CallRecord]]
+#: Characters that a token stands for, where a provider does not count: rather too few, so that a guess is high.
+CHARACTERS = 3
+SESSION = "the session's limit"
 
 
 @dataclass(frozen=True)
 class TurnLimits:
-    """What one turn may take: tool calls, seconds on the clock, runs of the very same call."""
+    """What one turn may take: tool calls, seconds on the clock, runs of the very same call, tokens (0: no limit)."""
 
     calls: int = 20
     seconds: float = 300
     identical: int = 3
+    tokens: int = 0
+    session_tokens: int = 0
+    spent: int = 0
+    """Tokens that the session has taken in its earlier turns."""
+    retries: int = 3
+    """How often a provider that is busy or broken is asked again for one message."""
 
 
 async def run(
@@ -71,13 +91,16 @@ async def run(
     dispatch: Dispatch,
     limits: TurnLimits = TurnLimits(),
     caps: Caps = DEFAULT_CAPS,
+    spend: Callable[[Usage], None] = lambda _: None,
+    facts: Mapping[str, str] | None = None,
 ) -> AsyncGenerator[AgentEvent, None]:
     """Run one turn and yield what happens; the last event is ``Parked``, ``Finished`` or ``Failed``.
 
     Cancelling the reader cancels the turn and the call it is in; what was said until then, and is in no ``Said``, are
-    the ``TextDelta`` since the last one.
+    the ``TextDelta`` since the last one. ``spend`` is told what each asking of the model took, also one that broke off.
+    ``facts`` say by instance what a database is and holds.
     """
-    gate = Gate(tools, instances, focus, dispatch, limits, caps)
+    gate = Gate(tools, instances, focus, dispatch, limits, caps, spend, facts or {})
     turn = asyncio.create_task(_drive(gate, model, transcript))
     try:
         async for event in gate.channel.read():
@@ -91,6 +114,7 @@ async def run(
 
 async def _drive(gate: Gate, model: BaseChatModel, transcript: Sequence[Message]) -> None:
     clock = asyncio.timeout(gate.limits.seconds)
+    gate.until = asyncio.get_running_loop().time() + gate.limits.seconds
     try:
         try:
             async with clock:
@@ -118,7 +142,7 @@ async def _converse(gate: Gate, model: BaseChatModel, transcript: Sequence[Messa
     agent = create_agent(
         model,
         [declaration(tool, gate.instances) for tool in gate.toolbox],
-        system_prompt=system_prompt(gate.instances, gate.focus),
+        system_prompt=system_prompt(gate.instances, gate.focus, gate.facts),
         middleware=[gate],
     )
     config: RunnableConfig = {"callbacks": [gate.listener], "recursion_limit": 10_000}
@@ -140,10 +164,17 @@ class Gate(AgentMiddleware[Any, Any, Any]):
     dispatch: Dispatch
     limits: TurnLimits
     caps: Caps
+    spend: Callable[[Usage], None]
+    facts: Mapping[str, str]
     channel: Channel = field(default_factory=Channel)
     error: OpsAgentError | None = None
     over: str = ""
     """Which limit the turn has reached."""
+    cut: str = ""
+    """Why the last answer has no end."""
+    until: float = 0.0
+    """The loop's time at which the turn ends."""
+    usage: Usage = field(default_factory=Usage)
     text: str = ""
     """What the model has said since its last finished message."""
     last: str = ""
@@ -167,23 +198,56 @@ class Gate(AgentMiddleware[Any, Any, Any]):
     @hook_config(can_jump_to=["end"])
     async def abefore_model(self, state: Any, runtime: Any) -> dict[str, Any] | None:  # noqa: ARG002  langchain's hook
         """End the turn before the model is asked again when a person is needed, or a limit is reached."""
+        self.over = self.over or self._over_budget()
         return {"jump_to": "end"} if self.parked or self.over else None
+
+    def _over_budget(self) -> str:
+        limits, tokens = self.limits, self.usage.tokens
+        if limits.session_tokens and limits.spent + tokens >= limits.session_tokens:
+            return f"{SESSION} of {limits.session_tokens} tokens"
+        return f"its limit of {limits.tokens} tokens" if limits.tokens and tokens >= limits.tokens else ""
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelResponse[Any]:
         """Ask the model, and settle what it said before anything of it is run."""
-        self.listener.forget()
+        started = asyncio.get_running_loop().time()
+        message: AIMessage | None = None
         try:
-            response = await handler(request)
-        except Exception as error:  # foreign code: whatever it raises, the model did not answer
-            if isinstance(request.model, OfflineModel):
-                raise  # our own code: a bug in it is a bug
-            raise explained(error, request.model) from None
-        message = response.result[-1]
-        if not isinstance(message, AIMessage):
-            raise ModelNonsense
+            response = await self._asked(request, handler)
+            last = response.result[-1]
+            if not isinstance(last, AIMessage):
+                raise ModelNonsense
+            message = last
+        finally:
+            self._spend(request, message, asyncio.get_running_loop().time() - started)
         return ModelResponse(result=[await self._settle(message)])
+
+    async def _asked(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
+    ) -> ModelResponse[Any]:
+        """Ask once more, a few times and within the turn's time, as long as nothing was heard and it may help."""
+        for attempt in itertools.count(1):
+            self.listener.forget()
+            try:
+                return await handler(request)
+            except Exception as error:  # foreign code: whatever it raises, the model did not answer
+                if isinstance(request.model, OfflineModel):
+                    raise  # our own code: a bug in it is a bug
+                left = self.until - asyncio.get_running_loop().time()
+                wait = pause(error, attempt, left) if attempt <= self.limits.retries and not self.text else None
+                if wait is None:
+                    raise explained(error, request.model) from None
+            await asyncio.sleep(wait)
+        raise AssertionError  # itertools.count does not end
+
+    def _spend(self, request: ModelRequest[Any], message: AIMessage | None, seconds: float) -> None:
+        """Count what was asked and said; a message that was begun and never finished has been paid for, too."""
+        if isinstance(request.model, OfflineModel) or (message is None and not self.listener.pieces):
+            return
+        usage = replace(_usage(request, message or self.listener.heard), seconds=seconds)
+        self.usage += usage
+        self.spend(usage)
 
     async def _settle(self, message: AIMessage) -> AIMessage:
         asked = wishes(message, self.listener.heard, new_id()[:16])
@@ -198,7 +262,8 @@ class Gate(AgentMiddleware[Any, Any, Any]):
         self.calls += len(taken)
         self.open.update({wish.id: wish for wish in taken})
         self.text, self.last = "", text
-        partial = not asked and _broke_off(message)
+        self.cut = "" if asked else _cut(message, streamed=bool(self.listener.pieces))
+        partial = bool(self.cut)
         await self.channel.tell(Said(text, tuple(self._request(wish) for wish in taken), partial))
         return settled(message, taken)
 
@@ -258,13 +323,16 @@ class Gate(AgentMiddleware[Any, Any, Any]):
         try:
             record = await self.dispatch(asked)
         except (CallRefused, PluginError, ExecutionError) as error:
-            return self._answer(asked.id, f"refused ({error.code}): {error}")
+            return self._answer(asked.id, f"refused ({error.code}): {self._shield(asked.on).text(str(error))}")
         await self.channel.tell(Answered(record))
         if record.status == "waiting":
             self.parked.append(record.approval or record.id)
             self.open.pop(asked.id, None)
             return waiting_text(record.approval or record.id)
-        return self._answer(asked.id, tool_text(record, self.caps))
+        return self._answer(asked.id, tool_text(record, self.caps, self._shield(record.instance)))
+
+    def _shield(self, on: str) -> Shield:
+        return Shield.named(on, self.instances)
 
     # -- the end
 
@@ -277,10 +345,34 @@ class Gate(AgentMiddleware[Any, Any, Any]):
         if self.parked:
             return [*broken, *lost, Parked(tuple(self.parked))]
         if self.over:
-            hint = "Say “go on” to continue, or ask for less at once."
-            return [*broken, *lost, Failed(TurnLimit(f"The turn was stopped at {self.over}.", hint=hint))]
+            return [*broken, *lost, Failed(self._limit())]
+        if self.cut:
+            return [*broken, *lost, Failed(AnswerCutOff(f"The answer broke off: {self.cut}. What was said is kept."))]
         return [Finished(self.last)]
 
+    def _limit(self) -> TurnLimit:
+        hint = "Say “go on” to continue, or ask for less at once."
+        if self.over.startswith(SESSION):
+            hint = "Start a new session, or raise OPSAGENT_SESSION_TOKENS."
+        return TurnLimit(f"The turn was stopped at {self.over}.", hint=hint)
 
-def _broke_off(message: AIMessage) -> bool:
-    return end_reason(message) in {"length", "max_tokens", "content_filter", "safety", "incomplete"}
+
+def _cut(message: AIMessage, *, streamed: bool) -> str:
+    """Why an answer is not whole; empty when it is. What is streamed and whole says how it ended."""
+    reason = end_reason(message)
+    if reason in {"content_filter", "safety"}:
+        return "the provider filtered the rest"
+    if reason in CUT_OFF:
+        return "it reached the length that the provider allows"
+    return "the connection ended before the answer did" if streamed and not reason else ""
+
+
+def _usage(request: ModelRequest[Any], message: AIMessage | None) -> Usage:
+    """Tokens as the provider counted them, else a guess from the characters that were sent and heard."""
+    told = message.usage_metadata if message is not None else None
+    if told:
+        return Usage(told["input_tokens"], told["output_tokens"], calls=1)
+    sent = [request.system_message, *request.messages] if request.system_message else request.messages
+    asked = sum(len(str(one.content)) + len(str(getattr(one, "tool_calls", "") or "")) for one in sent)
+    heard = len(str(message.content)) + len(str(message.tool_calls or "")) if message is not None else 0
+    return Usage(-(-asked // CHARACTERS), -(-heard // CHARACTERS), calls=1, estimated=1)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
@@ -19,6 +24,7 @@ from opsagent_jupyter.errors import (
     OpsAgentError,
     UnknownModel,
 )
+from opsagent_jupyter.names import near
 from opsagent_jupyter.plugin import Tool
 
 if TYPE_CHECKING:
@@ -43,12 +49,30 @@ KEYS = {
     "together": "TOGETHER_API_KEY",
     "xai": "XAI_API_KEY",
 }
-#: Extras of this package that install a provider's client.
-EXTRAS = frozenset({"openai", "anthropic", "ollama"})
+#: The same of providers whose clients find other credentials too, and no key is kept for.
+OPTIONAL_KEYS = {"bedrock": "AWS_BEARER_TOKEN_BEDROCK", "bedrock_converse": "AWS_BEARER_TOKEN_BEDROCK"}
+#: Extra of this package that installs a provider's client, by provider.
+EXTRAS = {
+    "openai": "openai",
+    "anthropic": "anthropic",
+    "ollama": "ollama",
+    "google_genai": "google",
+    "bedrock": "bedrock",
+    "bedrock_converse": "bedrock",
+}
+#: What people write, and which of langchain's providers that is. Bedrock's Converse interface takes tools of every model.
+ALIASES = {"google": "google_genai", "bedrock": "bedrock_converse"}
 #: What HTTP clients call a connection that broke.
 BROKEN_LINES = frozenset({"ReadError", "WriteError", "RemoteProtocolError", "NetworkError", "ProxyError"})
 #: Seconds a provider may stay silent.
 PATIENCE = 120.0
+#: Seconds before the first new try, and at most before a later one, unless the provider names a time.
+FIRST_PAUSE, LONGEST_PAUSE = 0.4, 20.0
+#: Answers that mean "not now".
+PASSING = frozenset({408, 429, 500, 502, 503, 504, 529})
+#: Langchain keeps one pool of connections per address and patience, and a pool belongs to one event loop: a patience of
+#: its own keeps each model's connections apart from those of loops that have ended.
+_PATIENCES = (PATIENCE + number / 1e6 for number in itertools.count())
 
 
 def open_model(
@@ -67,62 +91,108 @@ def open_model(
         from opsagent_jupyter.agent.offline import OfflineModel
 
         return OfflineModel(tools=tuple(tools), catalog=catalog)
+    provider, model = provider_of(name)
+    return _opened(provider, model, base_url, api_key)
+
+
+def provider_of(name: str) -> tuple[str, str]:
+    """Langchain's provider, and the model there, of a name ``provider:name``; ``UnknownModel`` when it is none."""
     provider, colon, model = name.partition(":")
     if not colon or not provider or not model:
         raise UnknownModel(f"{name!r} is no model name.")
-    return _opened(provider, model, base_url, api_key)
+    return ALIASES.get(provider, provider), model
+
+
+def key_variable(provider: str) -> str:
+    """The environment variable of a provider's key, by our name or langchain's; empty when there is none that we know."""
+    return {**KEYS, **OPTIONAL_KEYS}.get(ALIASES.get(provider, provider), "")
+
+
+def known_provider(name: str) -> str:
+    """Langchain's name of a provider that takes a key, by that name or ours."""
+    provider = ALIASES.get(name, name)
+    known = sorted({*KEYS, *EXTRAS, *ALIASES} - set(OPTIONAL_KEYS))
+    if provider not in known:
+        raise UnknownModel(
+            f"There is no provider {name[:40]!r} that takes a key{near(name, known)}.",
+            hint=f"Choose one of {', '.join(known)}.",
+        )
+    return provider
+
+
+async def close_model(model: BaseChatModel) -> None:
+    """End a model's connections, on the loop where it was used."""
+    for name in ("root_async_client", "_async_client", "async_client"):
+        client = getattr(model, name, None)
+        kept = getattr(client, "_client", None)
+        closing = getattr(client, "aclose", None) or getattr(client, "close", None) or getattr(kept, "aclose", None)
+        if closing is not None:
+            with suppress(Exception):  # foreign code at the end of its life: there is nobody left to tell
+                await closing()
 
 
 def _opened(provider: str, model: str, base_url: str | None, api_key: str | None) -> BaseChatModel:
     from langchain.chat_models import init_chat_model
 
-    _require_key(provider, base_url, api_key)
+    key = api_key or os.environ.get(key_variable(provider)) or None
+    _require_key(provider, base_url, key)
     try:
-        opened: BaseChatModel = init_chat_model(model, model_provider=provider, **_options(provider, base_url, api_key))
+        opened: BaseChatModel = init_chat_model(model, model_provider=provider, **_options(provider, base_url, key))
     except ImportError as error:
         raise _missing(provider, error) from None
     except ValueError as error:
         if "Unsupported provider" in str(error):
             raise UnknownModel(f"There is no provider {provider!r}.") from None
         raise ModelUnavailable(
-            f"The client of {provider} did not accept its settings.",
-            hint=f"Check the base URL and {KEYS.get(provider, 'the key')}.",
+            f"The client of {provider} did not accept its settings.", hint=_for_settings(provider)
         ) from None
     except Exception as error:  # noqa: BLE001  foreign code, here too
         raise explained(error, None) from None
     return opened
 
 
-def _require_key(provider: str, base_url: str | None, api_key: str | None) -> None:
+def _require_key(provider: str, base_url: str | None, key: str | None) -> None:
     variable = KEYS.get(provider)
-    if variable and not (api_key or base_url or os.environ.get(variable)):
+    if variable and not (key or base_url):
         raise ModelUnavailable(
             f"{provider} needs a key, and none is set.",
-            hint=f"Set {variable} before starting, or use --model offline, which needs none.",
+            hint=f"Keep one with `%opsagent model key {provider}`, set {variable} before starting, or use --model offline, "
+            "which needs none.",
             variable=variable,
         )
 
 
-def _options(provider: str, base_url: str | None, api_key: str | None) -> dict[str, Any]:
-    """What each client calls the same things. A local server often wants no key, but its client wants one set."""
+def _for_settings(provider: str) -> str:
+    if provider.startswith("bedrock"):
+        return "Set AWS_REGION, and AWS credentials as for any AWS tool (AWS_PROFILE, a role, or a Bedrock key)."
+    return f"Check the base URL and {KEYS.get(provider, 'the key')}."
+
+
+def _options(provider: str, base_url: str | None, key: str | None) -> dict[str, Any]:
+    """What each client calls the same things. A local server often wants no key, but its client wants one set.
+
+    No client tries again by itself: the loop does, within the turn's time.
+    """
     options: dict[str, Any] = {"base_url": base_url} if base_url else {}
     if provider == "ollama":
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
         return {**options, "client_kwargs": {"timeout": PATIENCE, "headers": headers}}
-    if api_key:
-        options["api_key"] = api_key
-    elif base_url and provider in KEYS and not os.environ.get(KEYS[provider]):
-        options["api_key"] = "none"
+    if provider in OPTIONAL_KEYS:  # its client would put a key into this process's environment: it finds its own there
+        return {**options, "timeout": int(PATIENCE), "max_retries": 0}
+    if key or (base_url and provider in KEYS):
+        options["api_key"] = key or "none"
     if provider in {"openai", "anthropic"}:
-        options |= {"timeout": PATIENCE, "max_retries": 2}
+        options |= {"timeout": next(_PATIENCES), "max_retries": 0}
     if provider == "openai":
         options["stream_usage"] = True
+    if provider == "google_genai":
+        options |= {"timeout": PATIENCE, "max_retries": 1}  # 1 is its word for "once"
     return options
 
 
 def _missing(provider: str, error: ImportError) -> MissingExtra:
     package = re.sub(r"[^\w.-]", "", (error.name or f"langchain_{provider}").split(".")[0]).replace("_", "-")
-    install = f"opsagent_jupyter[{provider}]" if provider in EXTRAS else package
+    install = f"opsagent_jupyter[{EXTRAS[provider]}]" if provider in EXTRAS else package
     return MissingExtra(
         f"The client for {provider} models is not installed.", hint=f"pip install '{install}'", extra=provider
     )
@@ -135,13 +205,40 @@ class Complaint:
     kind: str
     status: int
     text: str
+    wait: float | None = None
+    """Seconds after which the provider wants to be asked again."""
+
+    @property
+    def passes(self) -> bool:
+        """Whether asking again may help: the provider is busy or broken, or the line is."""
+        broken = ("Connect" in self.kind or self.kind in BROKEN_LINES) and "Timeout" not in self.kind
+        return self.status in PASSING or (not self.status and broken)
+
+    @classmethod
+    def of(cls, error: Exception, model: BaseChatModel | None) -> Complaint:
+        """Read it from what a client raised."""
+        return cls(type(error).__name__, _status(error), _excerpt(error, model), _asked_wait(error))
+
+
+def pause(error: Exception, attempt: int, left: float) -> float | None:
+    """Seconds to wait before asking a provider again, after so many tries; None when that is of no use, or when the
+    ``left`` seconds of the turn do not reach that far."""
+    if isinstance(error, OpsAgentError):
+        return None
+    said = Complaint.of(error, None)
+    if not said.passes:
+        return None
+    wait = said.wait
+    if wait is None:
+        wait = min(FIRST_PAUSE * 2 ** (attempt - 1), LONGEST_PAUSE) * random.uniform(1, 1.25)  # noqa: S311  no secret
+    return wait if wait < left else None
 
 
 def explained(error: Exception, model: BaseChatModel | None) -> OpsAgentError:
     """The one seam to the providers' clients: whatever one raises, as an error of ours, with no key in its text."""
     if isinstance(error, OpsAgentError):
         return error
-    said = Complaint(type(error).__name__, _status(error), _excerpt(error, model))
+    said = Complaint.of(error, model)
     unreadable = ModelNonsense("The model's answer could not be read; nothing was run from it.")
     return _by_status(said) or _by_kind(said) or unreadable
 
@@ -160,7 +257,8 @@ def _by_status(said: Complaint) -> ModelError | None:
         case 408 | 504:
             return _silent()
         case 429:
-            hint = "Wait a little, or use --model offline."
+            again = f"{said.wait:.0f} seconds" if said.wait else "a little"
+            hint = f"Wait {again} and ask again, or use --model offline."
             return ModelUnavailable(f"{provider} asks to slow down, or the quota is used up (429).", hint=hint)
         case status if status >= 500:
             return ModelUnavailable(f"{provider} has a fault of its own ({status}).")
@@ -192,9 +290,52 @@ def _silent() -> ModelUnavailable:
     return ModelUnavailable("The language model did not answer in time.")
 
 
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it says caused it: some clients wrap the one that knows the status."""
+    seen: BaseException | None = error
+    for _ in range(5):
+        if seen is None:
+            return
+        yield seen
+        seen = seen.__cause__
+
+
 def _status(error: Exception) -> int:
-    found = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
-    return found if isinstance(found, int) and found >= 400 else 0
+    """The HTTP status behind an error, 0 when there is none; botocore keeps it in a dictionary."""
+    for one in _chain(error):
+        response = getattr(one, "response", None)
+        if isinstance(response, Mapping):
+            found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        else:
+            found = getattr(one, "status_code", None) or getattr(response, "status_code", None)
+        found = found or getattr(one, "code", None)
+        if isinstance(found, int) and found >= 400:
+            return found
+    return 0
+
+
+def _asked_wait(error: Exception) -> float | None:
+    """What a ``Retry-After`` header asks for, in seconds: a number, or a date."""
+    for one in _chain(error):
+        response = getattr(one, "response", None)
+        headers = getattr(response, "headers", None)
+        if isinstance(response, Mapping):
+            headers = response.get("ResponseMetadata", {}).get("HTTPHeaders")
+        text = headers.get("retry-after") if headers is not None and hasattr(headers, "get") else None
+        if isinstance(text, str):
+            return _seconds(text)
+    return None
+
+
+def _seconds(text: str) -> float | None:
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text):
+        return float(text)
+    try:
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return max((at - datetime.now(UTC)).total_seconds(), 0.0)
 
 
 def _excerpt(error: Exception, model: BaseChatModel | None) -> str:

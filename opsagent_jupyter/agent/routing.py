@@ -247,6 +247,8 @@ def _modes(tool: Tool) -> set[str]:
 
 def _names_object(tool: Tool, filling: Filling) -> bool:
     """Whether the request names what the tool works on: its index, table or process; to create one, its columns."""
-    kinds = {"column", "columns"} if tool.name.startswith("create_") else {"table", "collection", "index", "pid", "role"}
+    kinds = (
+        {"column", "columns"} if tool.name.startswith("create_") else {"table", "collection", "index", "pid", "role"}
+    )
     there = {*filling.values, filling.several[0]}
     return any(arg.slot in kinds and name in there for name, arg in tool.slots.items())

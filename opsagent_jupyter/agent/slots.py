@@ -362,7 +362,10 @@ class Filler:
     def _unread(self) -> Iterator[str]:
         """Words of a command that say something no argument says; a change is never asked for without them."""
         other = MADE.search(self.text)
-        if other and other[1] not in {arg.slot.removesuffix("s") for arg in self.tool.slots.values()} | self._vocabulary:
+        if (
+            other
+            and other[1] not in {arg.slot.removesuffix("s") for arg in self.tool.slots.values()} | self._vocabulary
+        ):
             yield other[1]
         for word in dict.fromkeys(self.tokens):
             plain = word in STOP or word in POLITE or word in AROUND or word in self._used or word in self._known

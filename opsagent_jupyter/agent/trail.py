@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from opsagent_jupyter.agent import answers
 from opsagent_jupyter.agent.exchange import Called, Exchange
-from opsagent_jupyter.agent.requests import Requests
+from opsagent_jupyter.agent.requests import DIAGNOSIS, Requests
 from opsagent_jupyter.agent.wording import Wording
 from opsagent_jupyter.agent.world import WAITS, Reply, Wanted, World, call_key, short
 from opsagent_jupyter.models import Risk
@@ -66,7 +66,7 @@ class Trail:
         ready = [wanted for wanted in self.suggested(exchange) if self._touches(wanted, calls, exchange.asked)]
         looks = [wanted for wanted in ready if not wanted.tool.changes]
         fixes = [wanted for wanted in ready if wanted.tool.changes]
-        if looks and (goal.why or goal.fix):
+        if looks and (goal.why or goal.fix) and not _is_diagnosis(calls):
             return Reply(f"Looking closer: {looks[0].why or self.said(looks[0])}.", (looks[0],))
         # A trail asks for a gentle fix by itself; what is high or critical is offered, never chosen.
         if goal.fix and len(fixes) == 1 and fixes[0].tool.risk.rank <= Risk.MEDIUM.rank:
@@ -111,7 +111,7 @@ class Trail:
     # -- what can be offered
 
     def suggested(self, exchange: Exchange) -> list[Wanted]:
-        """What the last answers suggest and was not done in this exchange, the gentlest first."""
+        """What the last answers suggest and was not done in this exchange, the gentlest first; a diagnosis is ranked."""
         made = {call_key(call.name, call.arguments) for call in exchange.calls}
         found = [
             Wanted(tool, suggestion.arguments, on, suggestion.why)
@@ -119,7 +119,7 @@ class Trail:
             if (tool := self.world.tool(suggestion.tool, on)) is not None
         ]
         new = [wanted for wanted in found if wanted.key not in made]
-        return sorted(new, key=lambda wanted: wanted.tool.risk.rank)
+        return new if _is_diagnosis(exchange.answered) else sorted(new, key=lambda wanted: wanted.tool.risk.rank)
 
     def _offered(self, exchange: Exchange) -> str:
         offers = self.suggested(exchange)[:OFFERS]
@@ -151,6 +151,11 @@ class Trail:
                 return f"“{words}”"
         values = ", ".join(f"{name}={short(value)}" for name, value in wanted.arguments.items())
         return f"{wanted.tool.full_name}({values})"
+
+
+def _is_diagnosis(calls: Sequence[Called]) -> bool:
+    """Whether these calls are one diagnosis, which has looked closely already and says itself what comes first."""
+    return len(calls) == 1 and calls[0].name.endswith(f"_{DIAGNOSIS}")
 
 
 def _rows_with(wanted: Wanted, calls: Sequence[Called]) -> list[str]:

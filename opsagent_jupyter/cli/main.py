@@ -79,7 +79,7 @@ def printed(context: click.Context, /, value: Any, **_: Any) -> None:
 
 for name in ("ask", "attach", "detach", "servers", "tools", "health", "run", "approvals", "show", "approve", "reject"):
     cli.add_command(words.commands[name])
-for name in ("withdraw", "revoke", "resolve", "sessions", "close", "doctor", "roles", "runbook"):
+for name in ("withdraw", "revoke", "resolve", "sessions", "close", "doctor", "roles", "runbook", "model", "export"):
     cli.add_command(words.commands[name])
 for command in operator.COMMANDS:
     cli.add_command(command)

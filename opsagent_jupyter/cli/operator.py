@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ def key_rotate(door: Door) -> str:
     event = ops.runtime.event("key.rotated", ops.actor, details=details)
     renewed = {approval: fields[ONE_TIME] for approval, fields in rotate(vault, secrets).items()}
     store.replace_credentials(rotate(vault, tokens), event, renewed)
+    ops.runtime.model_keys.recrypt(vault)
     retire(vault)
     kept = "the old one can go from PLUGIN_ENCRYPTION_KEY" if vault.path is None else "the old one is gone"
     many = "The connection of 1 database is" if len(tokens) == 1 else f"The connections of {len(tokens)} databases are"
@@ -76,18 +78,16 @@ def audit() -> None:
     """Query, verify and export the audit."""
 
 
+def filtered(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options by which the audit is filtered."""
+    for name in ("approval", "session", "actor", "tool", "instance", "server", "status", "risk", "until", "since"):
+        command = click.option(f"--{name}", *(["--on"] if name == "instance" else []), default=None)(command)
+    return command
+
+
 @audit.command("query")
 @click.argument("sql", default="")
-@click.option("--since", default=None)
-@click.option("--until", default=None)
-@click.option("--risk", default=None)
-@click.option("--status", default=None)
-@click.option("--server", default=None)
-@click.option("--instance", "--on", default=None)
-@click.option("--tool", default=None)
-@click.option("--actor", default=None)
-@click.option("--session", default=None)
-@click.option("--approval", default=None)
+@filtered
 @click.option("--limit", type=int, default=None)
 @click.pass_obj
 def audit_query(door: Door, /, sql: str, **filters: Any) -> Any:
@@ -117,11 +117,32 @@ def audit_checkpoint(door: Door) -> Any:
 
 @audit.command("export")
 @click.argument("file", type=click.Path(dir_okay=False))
+@filtered
 @click.pass_obj
-def audit_export(door: Door, file: str) -> str:
-    """Write the audit to FILE, by its ending .parquet or .csv."""
-    rows = door.ops().reader.export(Path(file))
+def audit_export(door: Door, /, file: str, **filters: Any) -> str:
+    """Write the audit, or what the filters leave of it, to FILE, by its ending .parquet, .csv or .jsonl."""
+    rows = door.ops().reader.export(Path(file), **filters)
     return f"{rows} events are in {file}."
+
+
+@audit.command("archive")
+@click.argument("folder", type=click.Path(file_okay=False))
+@click.option(
+    "--before", default=None, help="Archive what is older: 90d, 1w, or a date. Without it nothing is written."
+)
+@click.pass_obj
+def audit_archive(door: Door, folder: str, before: str | None) -> str:
+    """Verify the archives in FOLDER against the store, and add what is older than a time; nothing is removed."""
+    from opsagent_jupyter.audit.archive import ARCHIVED, archive, verify_archives
+
+    ops = door.ops()
+    store, place = ops.runtime.store, Path(folder)
+    made = archive(store, ops.reader, place, before, ops.runtime.event(ARCHIVED, ops.actor)) if before else None
+    seq, head = verify_archives(store, place)
+    kept = (
+        f"The archives in {folder} verify: events 1 to {seq}, head {head[:16]}." if seq else f"{folder} has no archive."
+    )
+    return f"{made}\n{kept}" if made else kept
 
 
 @click.group("store")

@@ -28,7 +28,7 @@ from opsagent_jupyter.demo.workload import PLANTED, Demo
 from opsagent_jupyter.errors import DemoError, MissingExtra, OpsAgentError
 from opsagent_jupyter.models import Result
 
-TOUR, MONGODB = "01-tour.ipynb", "02-mongodb.ipynb"
+TOUR, MONGODB, AUDIT = "01-tour.ipynb", "02-mongodb.ipynb", "03-audit.ipynb"
 #: Seconds that the shop's problems get to show: the lag of a standby, a statement that runs for long.
 PATIENCE = 15.0
 #: The question, and a statement of the shop that the answer has to name.
@@ -391,7 +391,7 @@ def open_lab(*, browser: bool, port: int) -> None:
         )
     with demo_store() as environment, databases() as variables:
         folder = Path(environment["OPSAGENT_DEMO_FOLDER"])
-        for name in (TOUR, MONGODB):
+        for name in (TOUR, MONGODB, AUDIT):
             shutil.copy(notebook(name), folder / name)
         click.echo("… Opening JupyterLab; Ctrl-C ends the demo and removes all of it", err=True)
         run_lab(folder, environment | variables, browser=browser, port=port)

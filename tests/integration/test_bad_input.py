@@ -820,7 +820,7 @@ NONSENSE: dict[str, tuple[tuple[Turn, ...], str]] = {
     "no JSON": ((Turn(body="<html>It works!</html>"),), "failed"),
     "an empty object": ((Turn(body="{}"),), "failed"),
     "an empty answer": ((Turn(""),), "failed"),
-    "half an answer": ((Turn("The marks are", stops_after=3),), "finished"),
+    "half an answer": ((Turn("The marks are", stops_after=3),), "failed"),
     "a tool that is not there": ((Turn(calls=(("drop_everything", "{}"),)), Turn("Done.")), "finished"),
     "arguments that are not JSON": ((Turn(calls=(("ledger_add_mark", '{"text": "x'),)), Turn("Done.")), "finished"),
     "arguments of a wrong type": ((Turn(calls=(("ledger_add_mark", '{"text": 7}'),)), Turn("Done.")), "finished"),

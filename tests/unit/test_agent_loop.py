@@ -18,6 +18,7 @@ from langchain_core.messages import AIMessage, ToolMessage
 from opsagent_jupyter.agent import loop
 from opsagent_jupyter.agent.loop import ToolRequest, TurnLimits
 from opsagent_jupyter.errors import (
+    AnswerCutOff,
     InvalidArguments,
     ModelNonsense,
     ModelUnavailable,
@@ -405,6 +406,34 @@ def test_a_provider_that_breaks_ends_the_turn_with_one_of_our_errors_and_keeps_t
     assert of(loop.Said, events)[0].partial
     assert isinstance(events[-1], loop.Failed)
     assert events[-1].error.code == code
+
+
+@pytest.mark.parametrize("ends", ["", "length", "max_tokens", "content_filter"])
+def test_an_answer_that_was_cut_off_does_not_finish_the_turn(ends: str) -> None:
+    """It is kept as partial, and the person is told how to go on."""
+    events = turn(ScriptedModel(Line("Half an answer, and", ends=ends)), Recorder())
+    [said_] = of(loop.Said, events)
+    assert said_.partial
+    assert isinstance(events[-1].error, AnswerCutOff)
+    assert "go on" in str(events[-1].error)
+
+
+def test_a_session_over_its_budget_is_not_answered_and_says_why() -> None:
+    """The model is not asked even once; the tokens of earlier turns count."""
+    model = ScriptedModel(Line("never said"))
+    events = turn(model, Recorder(), limits=TurnLimits(session_tokens=1000, spent=1000))
+    assert model.read == []
+    assert "OPSAGENT_SESSION_TOKENS" in str(events[-1].error)
+
+
+def test_a_model_that_does_not_count_is_guessed_high() -> None:
+    """A budget holds for it, too: what is not known is rounded up."""
+    counter = iter(range(100))
+    gate = Recorder()
+    model = ScriptedModel(lambda _: Line(calls=(("postgresql_list_indexes", {"table": f"t{next(counter)}"}),)))
+    events = turn(model, gate, limits=TurnLimits(tokens=1500))
+    assert 1 <= len(gate.requests) < 5
+    assert "1500 tokens" in str(events[-1].error)
 
 
 def test_an_empty_answer_is_nonsense_not_success() -> None:
