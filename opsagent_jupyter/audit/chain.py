@@ -10,10 +10,11 @@ so that one line of SQL (``sha256(prev_hash || chr(10) || body)``) or of any scr
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 
 from opsagent_jupyter.errors import AuditTampered
-from opsagent_jupyter.models import AuditEvent, AuditRow, canonical, sha256
+from opsagent_jupyter.models import AuditEvent, AuditRow, canonical
 
 GENESIS = "genesis"
 
@@ -25,17 +26,15 @@ def body_of(event: AuditEvent, seq: int, event_id: str) -> str:
 
 def link(prev_hash: str, body: str) -> str:
     """Return the hash of a row from its predecessor's hash and its body."""
-    return sha256(f"{prev_hash}\n{body}")
+    return hashlib.sha256(f"{prev_hash}\n{body}".encode()).hexdigest()
 
 
 def verify(rows: Iterable[AuditRow], seq: int = 0, prev_hash: str = GENESIS) -> tuple[int, str]:
     """Walk rows that follow (seq, prev_hash) and return the last (seq, hash); raise ``AuditTampered(first_bad)``."""
-    for row in rows:
-        if row.seq != seq + 1:
-            raise AuditTampered(f"The audit chain has a gap: {seq} is followed by {row.seq}.", first_bad=seq + 1)
-        if row.prev_hash != prev_hash or row.hash != link(prev_hash, row.body) or f'"seq":{row.seq},' not in row.body:
-            raise AuditTampered(
-                f"The audit chain is broken at row {row.seq}: it was edited or moved.", first_bad=row.seq
-            )
-        seq, prev_hash = row.seq, row.hash
+    for place, _, body, before, digest in rows:
+        if place != seq + 1:
+            raise AuditTampered(f"The audit chain has a gap: {seq} is followed by {place}.", first_bad=seq + 1)
+        if before != prev_hash or digest != link(prev_hash, body) or f'"seq":{place},' not in body:
+            raise AuditTampered(f"The audit chain is broken at row {place}: it was edited or moved.", first_bad=place)
+        seq, prev_hash = place, digest
     return seq, prev_hash

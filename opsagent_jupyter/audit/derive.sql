@@ -1,4 +1,4 @@
--- The typed columns of rows of the chain: `links` holds seq, event_id, body, prev_hash and hash.
+-- The typed columns of rows of the chain: `links` holds seq, event_id, body, prev_hash and hash. {more} is for verification.
 -- A risk level that this release does not know counts as critical.
 SELECT
     seq,
@@ -33,10 +33,10 @@ SELECT
     event.details AS details,
     body,
     prev_hash,
-    hash
+    hash{more}
 FROM (
     SELECT *, from_json(body, '{
-        "at": "VARCHAR", "type": "VARCHAR", "status": "VARCHAR", "risk": "VARCHAR", "tool": "VARCHAR",
+        "seq": "BIGINT", "at": "VARCHAR", "type": "VARCHAR", "status": "VARCHAR", "risk": "VARCHAR", "tool": "VARCHAR",
         "server": "VARCHAR", "instance": "VARCHAR", "environment": "VARCHAR",
         "actor": {"id": "VARCHAR", "name": "VARCHAR", "via": "VARCHAR", "agent": "BOOLEAN"},
         "session": "VARCHAR", "call": "VARCHAR", "approval": "VARCHAR", "digest": "VARCHAR",

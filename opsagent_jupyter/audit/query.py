@@ -25,11 +25,13 @@ from opsagent_jupyter.audit.projection import (
     DuckProjection,
     Following,
     attach,
+    derive,
     interruptible,
     is_damaged,
     last,
     links,
     memory,
+    quoted,
     sql,
 )
 from opsagent_jupyter.audit.verification import Verification, readable, verify
@@ -74,6 +76,8 @@ FILTERS = {
     "session": "starts_with(session, ?)",
     "approval": "starts_with(approval, ?)",
 }
+#: What an exported file can be, by the ending of its name.
+FORMATS = {".parquet": "FORMAT parquet", ".csv": "FORMAT csv, HEADER", ".jsonl": "FORMAT json"}
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 FORMS = (
     "Write 30m, 12h, 1d or 2w (so long ago), or a date or time such as 2026-11-01 or 2026-11-01T14:00+01:00; "
@@ -112,7 +116,7 @@ class AuditReader:
         answer stands in ``attrs["notices"]``. ``unverified`` shows a broken log as it is.
         """
         given = _checked({"since": since, "until": until, **filters})
-        where = " AND ".join(FILTERS[name] for name in given) or "true"
+        where = _condition(given)
         newest = "" if limit is None else f"ORDER BY seq DESC LIMIT {_count(limit)}"
         text = f"SELECT * EXCLUDE (body, prev_hash) FROM (FROM audit WHERE {where} {newest}) ORDER BY seq"  # noqa: S608 - ours
 
@@ -128,14 +132,27 @@ class AuditReader:
         cut at ``rows`` with a notice. It can read nothing else and change nothing."""
         return self._read(lambda audit: _answer(audit, text, seconds, rows), unverified=unverified)
 
-    def export(self, path: str | Path, *, unverified: bool = False) -> int:
-        """Write all rows, bodies and hashes included, to a .parquet or .csv file; the number of rows."""
+    def export(
+        self,
+        path: str | Path,
+        since: When | None = None,
+        until: When | None = None,
+        *,
+        unverified: bool = False,
+        between: tuple[int, int] | None = None,
+        **filters: str | None,
+    ) -> int:
+        """Write the rows that the filters of ``frame`` leave, bodies and hashes included, to a .parquet, .csv or .jsonl
+        file; the number of rows. Without filters, or ``between`` two rows, the file can be verified elsewhere."""
         target = Path(path).expanduser()
-        if target.suffix not in (".parquet", ".csv"):
+        if target.suffix not in FORMATS:
             raise AuditQueryError(
-                f"The audit cannot be exported to {target.name}.", hint="Name a .parquet or .csv file."
+                f"The audit cannot be exported to {target.name}.",
+                hint=f"Name a file that ends in {', '.join(FORMATS)}.",
             )
-        return self._read(lambda audit: _export(audit, target), unverified=unverified)
+        given = _checked({"since": since, "until": until, **filters})
+        span = "true" if between is None else f"seq BETWEEN {int(between[0])} AND {int(between[1])}"
+        return self._read(lambda audit: _export(audit, target, given, span), unverified=unverified)
 
     def verify(self, checkpoint: tuple[int, str] | None = None) -> Verification:
         """Recompute the chain from the store's rows, and compare them with its head, with the copy in DuckDB and with a
@@ -273,7 +290,7 @@ def _define(audit: OpenAudit, rows: pa.RecordBatchReader | None, *, carried: boo
         parts.append("FROM tail")
     if rows is not None:
         database.register("links", rows)
-        database.execute(f"INSERT INTO tail BY NAME {sql('derive')}")
+        database.execute(f"INSERT INTO tail BY NAME {derive()}")
         database.unregister("links")
     database.execute(f"CREATE VIEW audit AS {' UNION ALL '.join(parts)}")
     database.execute(sql("views"))
@@ -286,7 +303,7 @@ def _answer(audit: OpenAudit, text: str, seconds: float, rows: int) -> pd.DataFr
         text = compared.sub(by_rank, text)
     try:
         _require_select(audit.database, text)
-        found = _aside(audit.database, lambda: frame_of(audit.database.sql(text).limit(rows + 1)), seconds)
+        found = aside(audit.database, lambda: frame_of(audit.database.sql(text).limit(rows + 1)), seconds)
     except TimeoutError:
         raise AuditQueryError(
             f"The query was stopped after {seconds:g} s.", hint="Narrow it, for example by time, or export the audit."
@@ -310,7 +327,7 @@ def _require_select(database: duckdb.DuckDBPyConnection, text: str) -> None:
         raise AuditQueryError("This is not one SELECT.", hint="The audit is only read here: write a single SELECT.")
 
 
-def _aside(database: duckdb.DuckDBPyConnection, work: Callable[[], T], seconds: float) -> T:
+def aside(database: duckdb.DuckDBPyConnection, work: Callable[[], T], seconds: float) -> T:
     """Run work in a thread of its own: then its time, and the kernel's stop button, end it wherever DuckDB is."""
     with ThreadPoolExecutor(1, "opsagent-audit") as threads:
         future = threads.submit(work)
@@ -322,18 +339,23 @@ def _aside(database: duckdb.DuckDBPyConnection, work: Callable[[], T], seconds: 
                 wait([future], 0.05)
 
 
-def _export(audit: OpenAudit, target: Path) -> int:
+def _export(audit: OpenAudit, target: Path, given: dict[str, str], span: str) -> int:
     """Write beside the target and rename, so that a file with its name is always whole."""
     part = target.with_name(f".{target.name}.{os.getpid()}")
-    rows = audit.database.sql("FROM audit ORDER BY seq")
+    rows = f"SELECT * FROM audit WHERE {span} AND {_condition(given)} ORDER BY seq"  # noqa: S608 - ours
+    write = f"COPY ({rows}) TO {quoted(part)} ({FORMATS[target.suffix]})"
     try:
-        write = rows.write_parquet if target.suffix == ".parquet" else rows.write_csv
-        write(str(part))
+        ((count,),) = audit.database.execute(write, [*given.values()]).fetchall()
         part.replace(target)
     except (OSError, duckdb.IOException) as error:
         part.unlink(missing_ok=True)
         raise AuditError(f"{target} cannot be written: {error}", hint="Check the folder and its free space.") from None
-    return int(audit.database.execute("SELECT count(*) FROM audit").fetchall()[0][0])
+    return int(count)
+
+
+def _condition(given: dict[str, str]) -> str:
+    """The filters as SQL; their values are its parameters."""
+    return " AND ".join(FILTERS[name] for name in given) or "true"
 
 
 def _noted(frame: pd.DataFrame, audit: OpenAudit) -> pd.DataFrame:

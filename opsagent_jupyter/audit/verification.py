@@ -5,24 +5,28 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
 
 import duckdb
+import pyarrow as pa
 
 from opsagent_jupyter.audit import chain
 from opsagent_jupyter.audit.projection import (
-    BATCH,
     DuckProjection,
     attach,
+    batch_of,
+    derive,
     interruptible,
     is_damaged,
     last,
     links,
     memory,
     sql,
+    without_collector,
 )
 from opsagent_jupyter.contracts import Store
 from opsagent_jupyter.errors import AuditTampered
@@ -33,6 +37,14 @@ NO_CHECKPOINT = (
     "No checkpoint was given: a log that was rewritten from somewhere on, or cut at its end, before it was carried "
     "looks like a true one. Keep checkpoints where nobody who can write the store can write."
 )
+#: Rows that are fetched and hashed at a time, while DuckDB compares those before.
+LARGE_BATCH = 40_000
+#: The store's filter columns, all of a row in one line.
+COLUMNS = pa.schema([("seq", pa.int64()), ("line", pa.string())])
+#: What a body says of its own place.
+SAID = ", event.seq AS said"
+COPIED = "SELECT * REPLACE (CAST(risk AS risk_level) AS risk) FROM carried.audit WHERE seq BETWEEN {first} AND {last}"
+NOTHING_COPIED = "SELECT * FROM stored WHERE false"
 #: What the store cannot keep in a column, although JSON in a body can spell it.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -63,6 +75,10 @@ class ShowsColumns(Protocol):
         """Return rows with seq > after, in order: seq, at (aware), type, status, risk, tool, server, instance, actor,
         actor_name, session and approval, as they are stored."""
 
+    def audit_columns_in_line(self, after: int, limit: int) -> Sequence[tuple[int, str]]:
+        """Return the same as (seq, one text): the others in this order with U+001F between them, the time in UTC as
+        2026-11-01T14:00:00.000000+00:00."""
+
 
 class Findings:
     """Problems with the row that each begins at, and what could not be checked."""
@@ -90,10 +106,16 @@ class Findings:
 def verify(store: Store, projection: DuckProjection, checkpoint: tuple[int, str] | None = None) -> Verification:
     """Check everything that can be checked, and say what could not be."""
     walk = Walk(store, checkpoint)
-    with interruptible(), closing(memory()) as database:
-        copy = Copy(database, projection, walk.findings)
-        for rows in walk.batches():
-            copy.compare(rows)
+    with interruptible(), without_collector(), closing(memory()) as database, ThreadPoolExecutor(1) as aside:
+        copy = Copy(database, projection, store, walk.findings)
+        comparing: Future[None] | None = None
+        for rows in walk.batches():  # these are fetched and hashed here while DuckDB compares those before
+            prepared = copy.prepared(rows)
+            if comparing is not None:
+                comparing.result()
+            comparing = aside.submit(copy.compare, *prepared)
+        if comparing is not None:
+            comparing.result()
         copy.finish(walk.seq)
     return walk.verdict()
 
@@ -110,10 +132,8 @@ class Walk:
     def batches(self) -> Iterator[Sequence[AuditRow]]:
         """Every row, checked against its predecessor. Rows may be appended meanwhile; the head is read after them."""
         while True:
-            while rows := self._store.audit_rows(self.seq, BATCH):
-                after = self.seq
+            while rows := self._store.audit_rows(self.seq, LARGE_BATCH):
                 self._check(rows)
-                self._check_columns(rows, after)
                 self.rows += len(rows)
                 yield rows
             seq, head = self._store.audit_head()
@@ -139,20 +159,14 @@ class Walk:
         for row in rows:
             if f'"event_id":"{row.event_id}"' not in row.body:
                 self.findings.bad("event_id", row.seq, f"Row {row.seq} has another event id than its body.")
-            if self._checkpoint is not None and row.seq == self._checkpoint[0] and row.hash != self._checkpoint[1]:
-                text = f"Row {row.seq} is not the one of the checkpoint: the log was rewritten there or before."
-                self.findings.bad("checkpoint", row.seq, text)
+        if self._checkpoint is not None:
+            self._check_checkpoint(rows, *self._checkpoint)
         self.seq, self.hash = rows[-1].seq, rows[-1].hash
 
-    def _check_columns(self, rows: Sequence[AuditRow], after: int) -> None:
-        """What the store filters by must be what the bodies say, or rows can be hidden from a filter."""
-        if not isinstance(self._store, ShowsColumns):
-            return
-        for row, columns in zip(rows, self._store.audit_columns(after, len(rows)), strict=False):
-            wrong = [name for name, value in _expected(row).items() if columns.get(name) != value]
-            if wrong:
-                text = f"The store's columns of row {row.seq} differ from its body: {', '.join(wrong)}."
-                self.findings.bad("columns", row.seq, text)
+    def _check_checkpoint(self, rows: Sequence[AuditRow], count: int, head: str) -> None:
+        if any(row.seq == count and row.hash != head for row in rows):
+            text = f"Row {count} is not the one of the checkpoint: the log was rewritten there or before."
+            self.findings.bad("checkpoint", count, text)
 
     def _head_differs(self, seq: int) -> str:
         if seq > self.seq:
@@ -163,13 +177,20 @@ class Walk:
 
 
 class Copy:
-    """The rows in audit.duckdb, compared with the store's. While it is attached nobody can carry."""
+    """What stands beside the bodies, compared with them: the rows in audit.duckdb, and the store's own filter columns.
+    While the file is attached nobody can carry."""
 
-    def __init__(self, database: duckdb.DuckDBPyConnection, projection: DuckProjection, findings: Findings) -> None:
+    def __init__(
+        self, database: duckdb.DuckDBPyConnection, projection: DuckProjection, store: Store, findings: Findings
+    ) -> None:
         self._database = database
         self._name = projection.path.name
+        self._store = store
         self._findings = findings
         self._expected = self._last = 0
+        database.register("links", links([]))
+        columns = database.sql(derive()).columns
+        self._differ = " OR ".join(f"stored.{name} IS DISTINCT FROM copied.{name}" for name in columns)
         with self._noted():
             if attach(database, projection.path, findings.notes):
                 self._last = last(database, "carried.audit")[0]
@@ -187,22 +208,55 @@ class Copy:
             self._last = 0
             self._findings.notes.append(f"{self._name} is damaged and was not compared; the next read rebuilds it.")
 
-    def compare(self, rows: Sequence[AuditRow]) -> None:
-        """Compare all columns of these rows, the typed ones with what their bodies say."""
-        carried = [readable(row) for row in rows if row.seq <= self._last]
-        if carried:
-            with self._noted():
-                self._compare(carried)
+    def prepared(self, rows: Sequence[AuditRow]) -> tuple[Sequence[AuditRow], pa.RecordBatch, pa.RecordBatch]:
+        """The rows, and for DuckDB the rows and their filter columns."""
+        beside: Sequence[tuple[int, str]] = ()
+        if isinstance(self._store, ShowsColumns):
+            beside = self._store.audit_columns_in_line(rows[0].seq - 1, len(rows))
+        return rows, links(rows), batch_of(beside, COLUMNS)
 
-    def _compare(self, rows: Sequence[AuditRow]) -> None:
-        self._expected += len(rows)
-        self._database.register("links", links(rows))
-        query = sql("compare").replace("{derive}", sql("derive"))
-        first = self._database.execute(query, [rows[0].seq, rows[-1].seq]).fetchall()[0][0]
-        self._database.unregister("links")
-        if first is not None:
+    def compare(self, rows: Sequence[AuditRow], linked: pa.RecordBatch, beside: pa.RecordBatch) -> None:
+        """Compare the typed columns of these rows, in the file and in the store, with what their bodies say."""
+        self._database.register("columns", beside)
+        found = self._differences(rows, linked)
+        self._expected += sum(1 for row in rows if row.seq <= self._last)
+        differing = [seq for seq, differs, _ in found if differs]
+        if differing:
+            first = min(differing)
             text = f"Row {first} differs between the store and {self._name}: one was changed after it was carried."
             self._findings.bad("copy", first, text)
+        self._check_columns(rows, {seq for seq, _, doubtful in found if doubtful})
+
+    def _differences(self, rows: Sequence[AuditRow], linked: pa.RecordBatch) -> Sequence[tuple[int, bool, bool]]:
+        """Which rows differ from the copy, and which filter columns need a closer look."""
+        self._database.register("links", linked)
+        try:
+            if rows[0].seq <= self._last:
+                with self._noted():
+                    return self._ask(COPIED.format(first=rows[0].seq, last=min(rows[-1].seq, self._last)))
+            return self._ask(NOTHING_COPIED)
+        except duckdb.InvalidInputException:
+            whole = [readable(row) for row in rows]
+            if whole == rows:
+                raise
+            return self._differences(whole, links(whole))
+
+    def _ask(self, copied: str) -> Sequence[tuple[int, bool, bool]]:
+        query = sql("compare").replace("{derive}", derive(SAID))
+        query = query.replace("{copied}", copied).replace("{differ}", self._differ)
+        return self._database.execute(query, {"last": self._last}).fetchall()
+
+    def _check_columns(self, rows: Sequence[AuditRow], doubtful: set[int]) -> None:
+        """What the store filters by must be what the bodies say, or rows can be hidden from a filter. DuckDB only says
+        which rows to look at: it spells some texts unlike the store."""
+        for row in rows:
+            if row.seq in doubtful:
+                found = self._store.audit_columns(row.seq - 1, 1) if isinstance(self._store, ShowsColumns) else ()
+                wrong = [name for name, value in _expected(row).items() if found and found[0].get(name) != value]
+                if wrong:
+                    text = f"The store's columns of row {row.seq} differ from its body: {', '.join(wrong)}."
+                    self._findings.bad("columns", row.seq, text)
+                    return
 
     def finish(self, newest: int) -> None:
         """Look for rows that only the copy has."""

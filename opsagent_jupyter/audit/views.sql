@@ -75,18 +75,36 @@ SELECT
 FROM outcomes
 GROUP BY tool;
 
--- Changes that took effect, by server and day.
+-- Changes that took effect, by server and day. A request succeeds once: it is a final state.
 CREATE VIEW changes AS
-SELECT server, CAST(time AS DATE) AS day, count(DISTINCT approval) AS changes,
-       count(DISTINCT approval) FILTER (risk >= CAST('high' AS risk_level)) AS high_or_critical,
+SELECT server, CAST(time AS DATE) AS day, count(*) AS changes,
+       count(*) FILTER (risk >= CAST('high' AS risk_level)) AS high_or_critical,
        list_sort(list(DISTINCT tool)) AS tools
 FROM audit
 WHERE type = 'approval.succeeded'
 GROUP BY ALL;
 
 -- What may have run and nobody has found out since.
+-- Few calls ever were unknown, so those are looked for first: `outcomes` would gather the rows of every call.
 CREATE VIEW unknowns AS
-SELECT * FROM outcomes WHERE status = 'unknown';
+SELECT
+    if(call = '', event_id, call) AS call,
+    arg_max(status, seq) AS status,
+    max(risk) AS risk,
+    any_value(tool) AS tool,
+    any_value(server) AS server,
+    any_value(instance) AS instance,
+    max(time) AS time,
+    arg_max(milliseconds, seq) AS milliseconds,
+    arg_max(error_code, seq) AS error_code,
+    arg_max(summary, seq) AS summary,
+    max(approval) AS approval,
+    max(seq) AS seq
+FROM audit
+WHERE type IN ('call.outcome', 'approval.succeeded', 'approval.failed', 'approval.unknown')
+  AND if(call = '', event_id, call) IN (SELECT if(call = '', event_id, call) FROM audit WHERE status = 'unknown')
+GROUP BY ALL
+HAVING arg_max(status, seq) = 'unknown';
 
 -- What was asked for and refused by rule, policy or database rights, and decisions that were not allowed.
 CREATE VIEW refusals AS

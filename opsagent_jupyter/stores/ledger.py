@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import reduce
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, insert, select, union, update
+from sqlalchemy import Connection, Select, Text, func, insert, literal_column, select, type_coerce, union, update
 
 from opsagent_jupyter.audit.chain import body_of, link
 from opsagent_jupyter.errors import AuditQueryError, AuditUnavailable, StoreCorrupt
@@ -132,6 +133,8 @@ FILTER_COLUMNS = (
     "seq", "at", "type", "status", "risk", "tool", "server", "instance", "actor", "actor_name", "session", "approval",
 )  # fmt: skip
 
+#: U+001F, in the SQL of both databases.
+SEPARATOR: Any = literal_column("'\x1f'")
 
 ACTORS = (plugin_audit_log.c.actor, plugin_audit_log.c.actor_name)
 
@@ -144,6 +147,19 @@ def columns_after(connection: Connection, after: int, limit: int) -> Sequence[di
     table = plugin_audit_log.c
     query = select(*(table[name] for name in FILTER_COLUMNS)).where(table.seq > after).order_by(table.seq).limit(limit)
     return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def columns_in_line(connection: Connection, after: int, limit: int) -> Sequence[tuple[int, str]]:
+    """The same as (seq, line): the other columns as one text, with U+001F between them and the time in ISO 8601."""
+    table = plugin_audit_log.c
+    iso = 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'
+    parts: list[Any] = [table[name] for name in FILTER_COLUMNS[2:]]
+    at: Any = type_coerce(table.at, Text)
+    if connection.dialect.name == "postgresql":
+        at = func.to_char(func.timezone("UTC", table.at), iso)
+    line = reduce(lambda text, part: text.op("||")(SEPARATOR).op("||")(part), parts, at)
+    query = select(table.seq, line).where(table.seq > after).order_by(table.seq).limit(limit)
+    return [(seq, text) for seq, text in connection.execute(query)]
 
 
 def rows_after(connection: Connection, after: int, limit: int) -> Sequence[AuditRow]:

@@ -130,6 +130,11 @@ class SharedStore:
         with self._storage.reading() as connection:
             return ledger.columns_after(connection, after, limit)
 
+    def audit_columns_in_line(self, after: int, limit: int) -> Sequence[tuple[int, str]]:
+        """The same for many rows at once, as (seq, the other columns in one text)."""
+        with self._storage.reading() as connection:
+            return ledger.columns_in_line(connection, after, limit)
+
     def audit_page(self, *, before: int | None, limit: int, filters: Mapping[str, str]) -> Sequence[AuditRow]:
         with self._storage.reading() as connection:
             return ledger.rows_before(connection, before, limit, filters)

@@ -197,3 +197,12 @@ def test_the_audit_is_read_in_a_fresh_process_by_path_alone(opening, store, tmp_
         assert len(AuditReader(other, DuckProjection(other, Path(tmp_path) / "audit.duckdb")).frame()) == 9
     finally:
         other.close()
+
+
+def test_a_line_of_filter_columns_says_what_the_columns_say(store):
+    """The fast form that verification compares is the slow one, spelled out, on each database."""
+    store.record(event(1, approval="abc"), event(2, at=START + timedelta(microseconds=7)), event(4))
+    rows = store.audit_columns(0, 10)
+    written = [row["at"].isoformat(timespec="microseconds") for row in rows]
+    lines = [(row["seq"], "\x1f".join([at, *list(row.values())[2:]])) for row, at in zip(rows, written, strict=True)]
+    assert store.audit_columns_in_line(0, 10) == lines

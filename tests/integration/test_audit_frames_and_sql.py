@@ -70,7 +70,7 @@ def test_an_unknown_risk_level_counts_as_the_highest(tmp_path):
     row = AuditRow(seq=1, event_id="e", body=body, prev_hash=chain.GENESIS, hash=chain.link(chain.GENESIS, body))
     database = projection.memory()
     database.register("links", projection.links([row]))
-    assert database.execute(f"SELECT risk FROM ({projection.sql('derive')})").fetchall() == [("critical",)]
+    assert database.execute(f"SELECT risk FROM ({projection.derive()})").fetchall() == [("critical",)]
     database.close()
 
 
@@ -295,7 +295,7 @@ def test_the_views_are_in_the_file_too(store, decided, tmp_path):
 def test_a_changed_layout_has_a_new_number():
     """Files of older layouts are rebuilt: whoever changes these files raises LAYOUT and this line."""
     text = "".join(projection.sql(name) for name in ("risk", "schema", "derive", "views"))
-    assert (projection.LAYOUT, sha256(text)[:12]) == (1, "a207cded238d")
+    assert (projection.LAYOUT, sha256(text)[:12]) == (2, "957d785ead69")
 
 
 def test_the_categories_know_the_frames_risk_type():
@@ -330,9 +330,9 @@ def test_sql_compares_risk_levels_by_rank(store, reader, condition, levels):
 
 
 def test_an_export_can_be_verified_elsewhere(store, reader, tmp_path):
-    """Parquet and CSV hold every row with body and hashes, whole, under their name."""
+    """Parquet, CSV and JSON lines hold every row with body and hashes, whole, under their name."""
     fill(store, 25)
-    for name in ("audit.parquet", "audit.csv"):
+    for name in ("audit.parquet", "audit.csv", "audit.jsonl"):
         assert reader.export(tmp_path / name) == 25
         with duckdb.connect() as database:
             rows = database.execute(f"SELECT seq, event_id, body, prev_hash, hash FROM '{tmp_path / name}'").fetchall()
@@ -341,3 +341,19 @@ def test_an_export_can_be_verified_elsewhere(store, reader, tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".audit")]
     with pytest.raises(AuditQueryError, match=r"\.parquet"):
         reader.export(tmp_path / "audit.xlsx")
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+def test_an_export_holds_what_the_filters_leave(store, reader, tmp_path, ending):
+    """The same filters as those of a frame, with quotes in a value and quotes in the file's name."""
+    fill(store, 30)
+    target = tmp_path / f"it's.{ending}"
+    chosen = reader.frame(risk="high", tool="create_index", until="2026-11-01T00:20")
+    assert reader.export(target, risk="high", tool="create_index", until="2026-11-01T00:20") == len(chosen) > 0
+    with duckdb.connect() as database:
+        name = str(target).replace("'", "''")
+        found = database.execute(f"SELECT seq FROM '{name}'").fetchall()
+    assert [seq for (seq,) in found] == list(chosen.seq)
+    assert reader.export(target, actor="' OR 1=1 --") == 0
+    with pytest.raises(AuditQueryError, match="no filter"):
+        reader.export(target, colour="red")
