@@ -51,7 +51,8 @@ def prompt(question: str) -> str:
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 waiting for a person, 4 outcome unknown, 5 store unusable.",
+    epilog="Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 waiting for a person, 4 outcome unknown, 5 store unusable;"
+    " a runbook that was refused ends with 6.",
 )
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
 @click.option(

@@ -241,7 +241,9 @@ class Execution:
             from nbclient import NotebookClient
         except ImportError:
             raise MissingExtra(
-                "Running a runbook needs nbclient, which is not installed.", hint="pip install nbclient", extra="demo"
+                "Running a runbook needs nbclient, which is not installed.",
+                hint="pip install 'opsagent_jupyter[runbooks]'",
+                extra="runbooks",
             ) from None
         node = nbformat.from_dict(self._book)  # type: ignore[no-untyped-call]
         client = NotebookClient(
