@@ -8,9 +8,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from opsagent_jupyter import protocol
+from opsagent_jupyter.contracts import Store
 from opsagent_jupyter.errors import OpsAgentError, UnknownMessage, VersionMismatch
 from opsagent_jupyter.lifecycle import ApprovalState
-from opsagent_jupyter.models import Actor, Message, Result
+from opsagent_jupyter.models import Actor, Message, Result, sha256
 from opsagent_jupyter.redaction import place_of
 from opsagent_jupyter.runtime import Runtime
 from opsagent_jupyter.session import TurnRecord
@@ -23,6 +24,13 @@ PAGE = 100
 #: Changes that a screen which comes back is told one by one; after more it begins anew.
 RESUMABLE = 5_000
 WAITING = (ApprovalState.PENDING, ApprovalState.APPROVED, ApprovalState.EXECUTING, ApprovalState.UNKNOWN)
+
+
+def mark_of(store: Store) -> str:
+    """A mark by which two hosts see that they share a store: of its address and its first audit record, which is never
+    rewritten. A copy of a store lies elsewhere, and another store in the same place begins otherwise."""
+    first = store.audit_rows(0, 1)
+    return sha256(f"{store.url}\n{first[0].hash}") if first else ""
 
 
 class Bridge:
@@ -194,6 +202,7 @@ class Link:
                 claim=self._runtime.claim,
                 actor=self._actor,
                 model=settings.model,
+                store=await asyncio.to_thread(mark_of, self._runtime.store),
                 resumed=resumed,
                 seq=self._position,
             )

@@ -206,6 +206,8 @@ class Welcome(Message):
     """One honest sentence on what the set-up guards against."""
     actor: Actor
     model: str
+    store: str = ""
+    """A mark of the store behind this host, the same on each host that shares it; empty when there is none yet."""
     resumed: bool = False
     """True when every change after the screen's ``since`` follows."""
 

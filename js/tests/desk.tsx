@@ -1,7 +1,15 @@
 // Puts the screens of a page with a server on the screen; the test is the server.
 import { act, type RenderResult, render } from "@testing-library/preact";
 import userEvent, { type UserEvent } from "@testing-library/user-event";
-import { type Api, type AuditEntry, type AuditEvent, createApi, type Method, Refusal } from "../src/client/rest";
+import {
+  type Api,
+  type AuditEntry,
+  type AuditEvent,
+  createApi,
+  type Method,
+  Refusal,
+  type Taken,
+} from "../src/client/rest";
 import type { Line } from "../src/client/server";
 import type { Command, Event, Instance, Session } from "../src/protocol";
 import { createStore } from "../src/state";
@@ -22,7 +30,7 @@ export interface Office extends RenderResult {
   requests: [Method, string, unknown][];
   inserted: string[];
   notebooks: string[][];
-  saved: [string, string][];
+  saved: [string, Blob][];
   say(...events: Event[]): Promise<void>;
   become(line: Line): Promise<void>;
 }
@@ -83,6 +91,14 @@ export function entry(seq: number, changes: Partial<AuditEvent> = {}): AuditEntr
 
 const EMPTY = { items: [], next: "" };
 
+/** What a server with nothing in particular answers. */
+const USUAL: Record<string, Answer> = {
+  "GET audit/stats": { by_status: { succeeded: 1 }, by_server: { demo: 1 }, by_tool: {} },
+  "GET audit/timeline": { total: 0, since: null, milliseconds: 0, spans: [] },
+  "GET audit/verification": { running: true, current: false, last: null, failure: "" },
+  "GET models": { items: [{ name: "offline", ready: true, missing: "" }], providers: [] },
+};
+
 /** ``answers``: by method and path without its query, such as "GET audit". */
 export async function office(
   screen: "sidebar" | "audit",
@@ -93,18 +109,19 @@ export async function office(
   const store = createStore(client);
   const way = createWay(start);
   const requests: Office["requests"] = [];
-  const [inserted, notebooks, saved]: [string[], string[][], [string, string][]] = [[], [], []];
+  const [inserted, notebooks, saved]: [string[], string[][], [string, Blob][]] = [[], [], []];
   let line: Line = { state: "open" };
   const watchers = new Set<() => void>();
-  const api: Api = createApi(async (method, path, body) => {
+  const answered = async (method: Method, path: string, body?: unknown) => {
     requests.push([method, path, body]);
     const key = `${method} ${path.split("?")[0]}`;
-    const found = answers[key];
+    const found = answers[key] ?? USUAL[key];
     if (found === undefined && key.endsWith("/health")) return new Promise(() => {});
     const answer = typeof found === "function" ? found(path) : found;
     if (answer instanceof Refusal) throw answer;
-    return answer ?? { ...EMPTY, by_status: { succeeded: 1 }, by_server: { demo: 1 }, by_tool: {} };
-  });
+    return answer ?? EMPTY;
+  };
+  const api: Api = createApi(answered, async (path) => (await answered("GET", path)) as Taken);
   const chosen = new Map<string, string>();
   const desk: Desk = {
     api,
@@ -114,7 +131,7 @@ export async function office(
     page: {
       openAudit: () => {},
       openNotebook: (cells) => void notebooks.push(cells),
-      save: (name, _, content) => void saved.push([name, content]),
+      save: (name, content) => void saved.push([name, content]),
     },
     line: {
       now: () => line,

@@ -191,10 +191,12 @@ class ApprovalQuery(Paging):
     session: Id = ""
 
 
-class AuditQuery(Paging):
-    """Which records of the audit, newest first."""
+class AuditFilters(Record):
+    """Which records of the audit."""
 
-    risk: Risk | None = None
+    risk: Risk | None = Field(default=None, description="That level and those above it.")
+    risk_exactly: Risk | None = Field(default=None, description="That level alone.")
+    search: str = Field(default="", max_length=200, description="Words that a text of the record contains.")
     status: Word = ""
     server: Word = ""
     instance: Word = ""
@@ -204,6 +206,101 @@ class AuditQuery(Paging):
     approval: Id = ""
     since: AwareDatetime | None = None
     until: AwareDatetime | None = None
+
+
+class AuditQuery(AuditFilters, Paging):
+    """Which records of the audit, newest first."""
+
+
+class TimelineQuery(AuditFilters):
+    """Which records of the audit, and into how many spans of time they are counted."""
+
+    spans: int = Field(default=48, ge=1, le=200)
+
+
+class ExportQuery(AuditFilters):
+    """Which records of the audit, and as what kind of file."""
+
+    format: Literal["csv", "parquet"] = "csv"
+
+
+class TimeSpan(Record):
+    """The records of one span of time that match: ``until`` is not part of it."""
+
+    since: AwareDatetime
+    until: AwareDatetime
+    total: int
+    by_status: dict[str, int]
+    by_risk: dict[str, int]
+    """A record without a level counts under an empty name."""
+
+
+class Timeline(Record):
+    """The records that match, counted by equal spans of time from the first to the last; spans without any are left out."""
+
+    total: int
+    since: AwareDatetime | None
+    """When the first span begins; None when nothing matches."""
+    milliseconds: int
+    """The length of each span."""
+    spans: tuple[TimeSpan, ...]
+
+
+class ChainCheck(Record):
+    """What the last check of the whole audit found: each record against its hash, the head and the copy for analysis."""
+
+    checked_at: AwareDatetime
+    ok: bool
+    rows: int
+    head: str
+    first_bad: int | None
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class Checking(Record):
+    """The check of the audit, which runs in the background: ``last`` is its newest result, None before the first."""
+
+    running: bool
+    current: bool
+    """Whether ``last`` is about the audit's present end; newer records are checked by and by."""
+    last: ChainCheck | None
+    failure: str
+    """Why the last check did not come to an end; empty when it did."""
+
+
+class ModelChoice(Record):
+    """A language model that can be chosen, or one that only lacks what ``missing`` says."""
+
+    name: str
+    provider: str
+    origin: Literal["offline", "configured", "used"]
+    ready: bool
+    missing: str = ""
+    """What to install or to set, in words."""
+
+
+class ProviderChoice(Record):
+    """Whose models can be named, as ``name:model``, and whether its client and its key are there."""
+
+    name: str
+    installed: bool
+    key: bool
+    """Whether a key is set or kept, or none is needed. Which one is told nowhere."""
+    missing: str = ""
+
+
+class ModelQuery(Record):
+    """For which session; its model stands first."""
+
+    session: Id = ""
+
+
+class ModelChoices(Record):
+    """The models that are known by name, and the providers whose others can be written."""
+
+    items: tuple[ModelChoice, ...]
+    providers: tuple[ProviderChoice, ...]
 
 
 class AuditEntry(Record):

@@ -72,7 +72,8 @@ def schemas(routes: Sequence[Route]) -> tuple[Names, Schema]:
     """The reference of each model, and the definitions behind them."""
     wanted: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {(Fault, "serialization"): None}
     for route in routes:
-        wanted[route.answer, "serialization"] = None
+        if not route.media_types:
+            wanted[route.answer, "serialization"] = None
         if route.body is not Nothing:
             wanted[route.body, "validation"] = None
     names, found = models_json_schema(list(wanted), ref_template="#/components/schemas/{model}")
@@ -93,7 +94,7 @@ def operation(route: Route, names: Names) -> Schema:
         "tags": [tag_of(route)],
         "parameters": [*map(path_parameter, route.parameters), *query_parameters(route.query)],
         "responses": {
-            str(int(route.status)): {"description": "Done.", "content": content(names[route.answer, "serialization"])},
+            str(int(route.status)): answer(route, names),
             **faults(route, names[Fault, "serialization"]),
         },
         "security": security(route),
@@ -102,6 +103,21 @@ def operation(route: Route, names: Names) -> Schema:
     if route.body is not Nothing:
         described["requestBody"] = {"required": True, "content": content(names[route.body, "validation"])}
     return described
+
+
+def answer(route: Route, names: Names) -> Schema:
+    """What is answered when all went well."""
+    if not route.media_types:
+        return {"description": "Done.", "content": content(names[route.answer, "serialization"])}
+    return {
+        "description": "A file.",
+        "content": {kind: {} for kind in route.media_types},  # bytes, of which a schema says nothing
+        "headers": {
+            "Content-Disposition": {"schema": {"type": "string"}, "description": "An attachment with a name."},
+            "X-OpsAgent-Rows": {"schema": {"type": "integer"}, "description": "Records in the file."},
+            "X-OpsAgent-Cut": {"schema": {"type": "string"}, "description": "`true` when there were more."},
+        },
+    }
 
 
 def security(route: Route) -> list[Schema]:

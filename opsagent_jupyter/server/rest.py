@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import shutil
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, ClassVar, TypeVar
@@ -12,6 +15,7 @@ from typing import Any, ClassVar, TypeVar
 from jupyter_server.auth.decorator import authorized
 from jupyter_server.base.handlers import APIHandler
 from pydantic import BaseModel, ValidationError
+from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, authenticated
 
 from opsagent_jupyter import errors
@@ -19,7 +23,7 @@ from opsagent_jupyter.errors import OpsAgentError
 from opsagent_jupyter.protocol import plain
 from opsagent_jupyter.server.admission import Admission
 from opsagent_jupyter.server.rights import Right
-from opsagent_jupyter.server.routes import Asked, Nothing, Route
+from opsagent_jupyter.server.routes import Asked, File, Nothing, Route
 from opsagent_jupyter.server.statuses import status_of
 
 log = logging.getLogger("opsagent_jupyter")
@@ -27,6 +31,8 @@ M = TypeVar("M", bound=BaseModel)
 
 #: Bytes of a request's body.
 LARGEST_BODY = 256 * 1024
+#: Bytes of a file that are sent at a time.
+PIECE = 256 * 1024
 #: Parameters that Jupyter and its front end put into any query.
 FOREIGN = ("token", "_xsrf", "no_track_activity")
 
@@ -44,6 +50,22 @@ class Answering(APIHandler):
         self.set_status(status)
         self.set_header("Cache-Control", "no-store")
         self.finish(json.dumps(plain(value), ensure_ascii=False))
+
+    async def send(self, file: File) -> None:
+        """Write a file in pieces, each when the one before has left, and delete it."""
+        self.set_header("Content-Type", file.media_type)
+        self.set_header("Content-Disposition", f'attachment; filename="{file.name}"')
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("X-OpsAgent-Rows", str(file.rows))
+        self.set_header("X-OpsAgent-Cut", "true" if file.cut else "false")
+        try:
+            with file.place.open("rb") as content, suppress(StreamClosedError):
+                while piece := await asyncio.to_thread(content.read, PIECE):
+                    self.write(piece)
+                    await self.flush()
+        finally:
+            await asyncio.to_thread(shutil.rmtree, file.place.parent, ignore_errors=True)
+        self.finish(set_content_type=file.media_type)
 
     def fail(self, error: OpsAgentError) -> None:
         """Write what went wrong."""
@@ -91,7 +113,11 @@ class Endpoint(Answering):
             actor = await self.admission.admit(self)
             asked = Asked(actor, path, self._query(route.query), self._read(route.body))
             act = self._tell if route.about else self._carry_out
-            self.say(await act(route, asked), route.status)
+            answer = await act(route, asked)
+            if isinstance(answer, File):
+                await self.send(answer)
+            else:
+                self.say(answer, route.status)
         except OpsAgentError as error:
             self.fail(error)
 

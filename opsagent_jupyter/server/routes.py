@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel
@@ -23,6 +24,17 @@ B = TypeVar("B", bound=BaseModel)
 
 class Nothing(Record):
     """No parameters, or no body."""
+
+
+class File(Record):
+    """An answer that is a file: written beside the store's own, sent in pieces, and then deleted with its folder."""
+
+    place: Path
+    name: str
+    media_type: str
+    rows: int
+    cut: bool
+    """True when there were more rows than a file holds."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,8 @@ class Route:
     errors: tuple[type[OpsAgentError], ...]
     about: bool = False
     """True when it tells of this server and of whoever asks, and needs no store."""
+    media_types: tuple[str, ...] = ()
+    """Of an answer that is a file."""
 
     @property
     def name(self) -> str:
@@ -102,6 +116,10 @@ class Routes:
         """Declare what answers a GET; looking needs the right to read."""
         return self._declare("GET", path, Right.READ, HTTPStatus.OK, errors)
 
+    def file(self, path: str, media_types: tuple[str, ...], *errors: type[OpsAgentError]) -> Callable[[Act], Act]:
+        """Declare what answers a GET with a file."""
+        return self._declare("GET", path, Right.READ, HTTPStatus.OK, errors, media_types=media_types)
+
     def about(self, path: str) -> Callable[[Act], Act]:
         """Declare what answers a GET without a store."""
         return self._declare("GET", path, Right.READ, HTTPStatus.OK, (), about=True)
@@ -129,12 +147,13 @@ class Routes:
         errors: tuple[type[OpsAgentError], ...],
         *,
         about: bool = False,
+        media_types: tuple[str, ...] = (),
     ) -> Callable[[Act], Act]:
         def declare(act: Act) -> Act:
             hints = get_type_hints(act)
             query, body = get_args(next(iter(hints.values())))
             answer = hints["return"]
-            self.all.append(Route(method, path, right, act, query, body, answer, status, errors, about))
+            self.all.append(Route(method, path, right, act, query, body, answer, status, errors, about, media_types))
             return act
 
         return declare

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from jupyter_core.paths import jupyter_config_path, jupyter_path
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
 from opsagent_jupyter.demo.postgres import free_port
@@ -35,6 +36,28 @@ def chromium() -> str:
     if found is None:
         raise AssertionError("Chromium is not installed: apt-get install chromium.")
     return found
+
+
+#: The JupyterLab extension as it is built.
+EXTENSION = ROOT / "opsagent_jupyter" / "labextension"
+
+
+def enable(folder: Path) -> dict[str, str]:
+    """Enable both extensions for a server in ``folder`` unless the installation has; the variables that it needs."""
+    assert (EXTENSION / "package.json").is_file(), "The JupyterLab extension is not built: python js/hatch_build.py."
+    if not any(
+        (Path(place) / "jupyter_server_config.d" / "opsagent_jupyter.json").is_file() for place in jupyter_config_path()
+    ):
+        settings = folder / "config" / "jupyter_server_config.d"
+        settings.mkdir(parents=True)
+        enabled = {"ServerApp": {"jpserver_extensions": {"opsagent_jupyter": True}}}
+        (settings / "opsagent_jupyter.json").write_text(json.dumps(enabled))
+    if any((Path(place) / "opsagent-jupyter").exists() for place in jupyter_path("labextensions")):
+        return {}
+    extensions = folder / "built" / "labextensions"
+    extensions.mkdir(parents=True)
+    (extensions / "opsagent-jupyter").symlink_to(EXTENSION)
+    return {"JUPYTER_PATH": str(folder / "built")}
 
 
 class Lab:

@@ -15,17 +15,15 @@ from urllib.parse import unquote, urlsplit
 
 import psycopg
 import pytest
-from jupyter_core.paths import jupyter_config_path, jupyter_path
 from playwright.sync_api import Browser, Locator, Page, WebSocketRoute, expect
 
 from opsagent_jupyter.credentials import new_key
 from opsagent_jupyter.demo.workload import Demo
-from tests.browser.lab import Lab, Notebook, browser
+from tests.browser.lab import Lab, Notebook, browser, enable
 from tests.kernels import ROOT
 
 pytestmark = pytest.mark.browser
 
-EXTENSION = ROOT / "opsagent_jupyter" / "labextension"
 AXE = ROOT / "js" / "node_modules" / "axe-core" / "axe.min.js"
 ASK_INDEX = "create an index on orders for customer_id"
 #: Where pictures of each screen go, when somebody wants to look at them.
@@ -58,24 +56,6 @@ def axe() -> str:
     """The accessibility checker's script, which comes with the front end's development packages."""
     subprocess.run([sys.executable, str(ROOT / "js" / "hatch_build.py")], check=True)
     return AXE.read_text(encoding="utf-8")
-
-
-def enable(folder: Path) -> dict[str, str]:
-    """Enable both extensions for a server in ``folder`` unless the installation has; the variables that it needs."""
-    assert (EXTENSION / "package.json").is_file(), "The JupyterLab extension is not built: python js/hatch_build.py."
-    if not any(
-        (Path(place) / "jupyter_server_config.d" / "opsagent_jupyter.json").is_file() for place in jupyter_config_path()
-    ):
-        settings = folder / "config" / "jupyter_server_config.d"
-        settings.mkdir(parents=True)
-        enabled = {"ServerApp": {"jpserver_extensions": {"opsagent_jupyter": True}}}
-        (settings / "opsagent_jupyter.json").write_text(json.dumps(enabled))
-    if any((Path(place) / "opsagent-jupyter").exists() for place in jupyter_path("labextensions")):
-        return {}
-    extensions = folder / "built" / "labextensions"
-    extensions.mkdir(parents=True)
-    (extensions / "opsagent-jupyter").symlink_to(EXTENSION)
-    return {"JUPYTER_PATH": str(folder / "built")}
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +196,14 @@ def picture(page: Page, name: str) -> None:
     page.set_viewport_size({"width": 1440, "height": 900})
 
 
+def export(page: Page, audit: Locator, kind: str, name: str, beginning: bytes) -> None:
+    """Export what is shown, and look at the file."""
+    with page.expect_download() as download:
+        audit.get_by_role("button", name=f"Export {kind}").click()
+    assert download.value.suggested_filename == name
+    assert Path(download.value.path()).read_bytes().startswith(beginning)
+
+
 def change_theme(page: Page, theme: str) -> None:
     script = "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme}).then(() => null)"
     page.evaluate(script, f"JupyterLab {theme}")
@@ -260,10 +248,16 @@ def test_the_walk_from_a_server_over_chat_and_approval_to_the_audit(
     expect(audit.get_by_role("row").filter(has_text="create_index").filter(has_text="succeeded").first).to_be_visible(
         timeout=20_000
     )
-    audit.get_by_role("combobox", name="Risk").select_option("low")
-    expect(audit.get_by_role("row").filter(has_text="create_index")).to_have_count(0, timeout=20_000)
-    expect(audit.get_by_role("row").filter(has_text="get_slow_queries").first).to_be_visible()
+    audit.get_by_role("combobox", name="Risk").select_option("medium")
+    expect(audit.get_by_role("row").filter(has_text="get_slow_queries")).to_have_count(0, timeout=20_000)
+    expect(audit.get_by_role("row").filter(has_text="create_index").first).to_be_visible()
     audit.get_by_role("combobox", name="Risk").select_option("")
+    audit.get_by_role("searchbox").fill("FROM orders WHERE customer_id")
+    expect(audit.get_by_role("row").filter(has_text="session.opened")).to_have_count(0, timeout=20_000)
+    audit.get_by_role("searchbox").fill("")
+    expect(audit.get_by_text(re.compile(r"Chain verified: \d+ records"))).to_be_visible(timeout=30_000)
+    export(page, audit, "CSV", "audit.csv", b"seq,event_id,time")
+    export(page, audit, "Parquet", "audit.parquet", b"PAR1")
     audit.get_by_role("row").filter(has_text="create_index").first.locator("button").click()
     expect(audit.get_by_role("complementary")).to_contain_text("CREATE INDEX CONCURRENTLY", timeout=20_000)
     picture(page, "audit")

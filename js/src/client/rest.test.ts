@@ -2,12 +2,14 @@
 import { describe, expect, test } from "vitest";
 import { createApi, type Method, withQuery } from "./rest";
 
+const noFile = () => Promise.reject(new Error("no file was expected"));
+
 function asked(...answers: unknown[]) {
   const requests: [Method, string, unknown][] = [];
   const api = createApi(async (method, path, body) => {
     requests.push([method, path, body]);
     return answers.shift() ?? { items: [], next: "" };
-  });
+  }, noFile);
   return { api, requests };
 }
 
@@ -46,9 +48,19 @@ describe("the REST interface", () => {
     const api = createApi(async () => {
       count += 1;
       return { items: [], next: "again" };
-    });
+    }, noFile);
     await api.servers();
     expect(count).toBe(50);
+  });
+
+  test("exports what the filters say as the kind of file that is wanted", async () => {
+    const paths: string[] = [];
+    const api = createApi(noFile, async (path) => {
+      paths.push(path);
+      return { content: new Blob(["x"]), rows: 1, cut: false };
+    });
+    await api.export({ risk: "high", search: "a&b", server: "" }, "parquet");
+    expect(paths).toEqual(["audit/export?risk=high&search=a%26b&format=parquet"]);
   });
 
   test("filters the audit by what is given only", async () => {

@@ -89,7 +89,10 @@ export interface AuditEntry {
 
 /** Which records; what is empty filters nothing. Times are ISO texts with a zone. */
 export interface AuditFilter {
+  /** That level and those above it. */
   risk?: string;
+  /** Words that a text of the record contains. */
+  search?: string;
   status?: string;
   server?: string;
   tool?: string;
@@ -103,6 +106,57 @@ export interface AuditStats {
   by_status: Record<string, number>;
   by_server: Record<string, number>;
   by_tool: Record<string, number>;
+}
+
+/** The records of one span of time that match. */
+export interface TimeSpan {
+  since: string;
+  until: string;
+  total: number;
+  by_status: Record<string, number>;
+  /** A record without a level counts under an empty name. */
+  by_risk: Record<string, number>;
+}
+
+/** All records that match, counted by equal spans; spans without any are left out. */
+export interface AuditTimeline {
+  total: number;
+  since: string | null;
+  milliseconds: number;
+  spans: TimeSpan[];
+}
+
+/** The check of the audit's chain, which the server runs in the background. */
+export interface Checking {
+  running: boolean;
+  /** Whether `last` is about the audit's present end. */
+  current: boolean;
+  last: { checked_at: string; ok: boolean; rows: number; first_bad: number | null; problems: string[] } | null;
+  failure: string;
+}
+
+export type FileKind = "csv" | "parquet";
+
+/** A file that the server made; `cut` when there were more records than a file holds. */
+export interface Taken {
+  content: Blob;
+  rows: number;
+  cut: boolean;
+}
+
+/** Reads one file from a path below `<base_url>opsagent/api/`; rejects with a `Refusal`. */
+export type Take = (path: string) => Promise<Taken>;
+
+export interface ModelChoice {
+  name: string;
+  ready: boolean;
+  /** What to install or to set before it can be used. */
+  missing: string;
+}
+
+export interface ModelChoices {
+  items: ModelChoice[];
+  providers: { name: string; installed: boolean; key: boolean; missing: string }[];
 }
 
 export interface Api {
@@ -119,6 +173,10 @@ export interface Api {
   say(session: string, text: string, model: string): Promise<void>;
   audit(filter: AuditFilter, cursor: string, limit: number): Promise<Page<AuditEntry>>;
   stats(since: string): Promise<AuditStats>;
+  timeline(filter: AuditFilter, spans: number): Promise<AuditTimeline>;
+  export(filter: AuditFilter, format: FileKind): Promise<Taken>;
+  verification(): Promise<Checking>;
+  modelChoices(session: string): Promise<ModelChoices>;
 }
 
 /** A path with its query; what is empty is left out. */
@@ -134,7 +192,7 @@ const PAGES = 50;
 const part = encodeURIComponent;
 const pathOf = ({ server, id }: Instance) => `servers/${part(server)}/plugins/${part(id)}`;
 
-export function createApi(ask: Ask): Api {
+export function createApi(ask: Ask, take: Take): Api {
   const get = <T>(path: string, query: Query = {}) => ask("GET", withQuery(path, query)) as Promise<T>;
   const post = <T>(path: string, body: unknown = {}) => ask("POST", path, body) as Promise<T>;
   const all = async <T>(path: string): Promise<T[]> => {
@@ -161,5 +219,9 @@ export function createApi(ask: Ask): Api {
     say: async (session, text, model) => void (await post(`sessions/${part(session)}/messages`, { text, model })),
     audit: (filter, cursor, limit) => get("audit", { ...filter, cursor, limit }),
     stats: (since) => get("audit/stats", { since }),
+    timeline: (filter, spans) => get("audit/timeline", { ...filter, spans }),
+    export: (filter, format) => take(withQuery("audit/export", { ...filter, format })),
+    verification: () => get("audit/verification"),
+    modelChoices: (session) => get("models", { session }),
   };
 }

@@ -1,6 +1,6 @@
 // The client of a page that a Jupyter server serves: one WebSocket that is opened again whenever it is lost, and goes on
 // after the last change that was seen.
-import { type Command, type Event, type Told, WIRE } from "../protocol";
+import { type Command, type Event, type Told, type Welcome, WIRE } from "../protocol";
 import type { Client } from ".";
 
 /** How the line to the server is: ``lost`` until the next try at ``next`` (milliseconds since 1970). */
@@ -8,6 +8,8 @@ export type Line = { state: "connecting" } | { state: "open" } | { state: "lost"
 
 export interface ServerClient extends Client {
   line(): Line;
+  /** What the server said of itself when it last greeted. */
+  welcome(): Welcome | null;
   /** Calls back whenever the line changes, until the returned function is called. */
   watchLine(onChange: (line: Line) => void): () => void;
   /** Tries again now instead of at the next time. */
@@ -38,6 +40,7 @@ class Connection implements ServerClient {
   private socket: Socket | null = null;
   private state: Line = { state: "connecting" };
   private tries = 0;
+  private greeting: Welcome | null = null;
   private seq = 0;
   private closed = false;
   private beat: ReturnType<typeof setTimeout> | undefined;
@@ -64,6 +67,10 @@ class Connection implements ServerClient {
   watchLine(onChange: (line: Line) => void): () => void {
     this.watchers.add(onChange);
     return () => this.watchers.delete(onChange);
+  }
+
+  welcome(): Welcome | null {
+    return this.greeting;
   }
 
   subscribe(onEvent: (event: Event) => void): () => void {
@@ -153,6 +160,7 @@ class Connection implements ServerClient {
     const event = read(text);
     this.alive();
     if (!event) return;
+    if (event.type === "hello") this.greeting = event;
     this.follow(event);
     this.tell(event);
     if (event.type === "hello" && this.state.state !== "open") this.greeted(event.resumed);

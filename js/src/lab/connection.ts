@@ -2,7 +2,7 @@
 import { URLExt } from "@jupyterlab/coreutils";
 import { ServerConnection } from "@jupyterlab/services";
 import type { Client } from "../client";
-import { type Api, type Ask, createApi, Refusal } from "../client/rest";
+import { type Api, createApi, type Method, Refusal } from "../client/rest";
 import { connectServer, type Socket } from "../client/server";
 import type { Event } from "../protocol";
 import { createStore } from "../state";
@@ -16,7 +16,15 @@ interface Around extends Omit<Page, "save"> {
 }
 
 export function connectHome(settings: ServerConnection.ISettings, around: Around): Home {
-  const api = createApi(requests(settings));
+  const request = requests(settings);
+  const api = createApi(
+    async (method, path, body) => (await request(method, path, body)).json(),
+    async (path) => {
+      const response = await request("GET", path);
+      const [rows, cut] = ["X-OpsAgent-Rows", "X-OpsAgent-Cut"].map((name) => response.headers.get(name));
+      return { content: await response.blob(), rows: Number(rows), cut: cut === "true" };
+    },
+  );
   const line = connectServer(() => socket(settings), VERSION);
   const models = createModels();
   const store = createStore(withModels(line, api, models));
@@ -39,7 +47,10 @@ function socket(settings: ServerConnection.ISettings): Socket {
   return new settings.WebSocket(`${url}${token}`) as unknown as Socket;
 }
 
-function requests(settings: ServerConnection.ISettings): Ask {
+type Request = (method: Method, path: string, body?: unknown) => Promise<Response>;
+
+/** Each request's answer, when it is no refusal. */
+function requests(settings: ServerConnection.ISettings): Request {
   return async (method, path, body) => {
     const url = URLExt.join(settings.baseUrl, "opsagent", "api", path);
     const init: RequestInit = { method };
@@ -50,8 +61,8 @@ function requests(settings: ServerConnection.ISettings): Ask {
     const response = await ServerConnection.makeRequest(url, init, settings).catch((error: unknown) => {
       throw new Refusal(0, "connection.lost", error instanceof Error ? error.message : String(error), "");
     });
+    if (response.ok) return response;
     const answer = (await response.json().catch(() => ({}))) as { code?: string; message?: string; hint?: string };
-    if (response.ok) return answer;
     const { code = "http", message = response.statusText, hint = "" } = answer;
     throw new Refusal(response.status, code, message || String(response.status), hint);
   };
@@ -98,10 +109,10 @@ function withModels(line: Client, api: Api, models: Models): Client {
   };
 }
 
-/** Hands a text to the browser as a file. */
-function save(name: string, type: string, content: string): void {
+/** Hands a file to the person. */
+function save(name: string, content: Blob): void {
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([content], { type: `${type};charset=utf-8` }));
+  link.href = URL.createObjectURL(content);
   link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);

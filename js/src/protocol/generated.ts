@@ -197,6 +197,7 @@ export interface Welcome {
   resumed: boolean;
   seq: number;
   setup: string;
+  store: string;
   type: "hello";
   version: string;
 }

@@ -4,11 +4,34 @@ import axe from "axe-core";
 import { afterEach, describe, expect, test } from "vitest";
 import { entry, office } from "../../tests/desk";
 import { event } from "../../tests/golden";
-import { Refusal } from "../client/rest";
-import { cells, contains, csv } from "./records";
+import { type AuditTimeline, Refusal } from "../client/rest";
+import { cells } from "./records";
 import { spans } from "./timeline";
 
 afterEach(cleanup);
+
+/** The first and the last of 48 spans have one event each. */
+const COUNTS: AuditTimeline = {
+  total: 2,
+  since: "2026-11-23T10:00:01+00:00",
+  milliseconds: 1043,
+  spans: [
+    {
+      since: "2026-11-23T10:00:01+00:00",
+      until: "2026-11-23T10:00:02.043Z",
+      total: 1,
+      by_status: {},
+      by_risk: { low: 1 },
+    },
+    {
+      since: "2026-11-23T10:00:50.021Z",
+      until: "2026-11-23T10:00:51.064Z",
+      total: 1,
+      by_status: {},
+      by_risk: { "": 1 },
+    },
+  ],
+};
 
 const page = (...items: unknown[]) => ({ items, next: "" });
 const rows = () => within(screen.getByRole("table")).getAllByRole("row").slice(1);
@@ -44,11 +67,40 @@ describe("the audit panel", () => {
     await waitFor(() => expect(Object.fromEntries(asked(shown.requests).at(-1) ?? [])).toEqual({ limit: "200" }));
   });
 
-  test("searches what is shown, and says how much that is", async () => {
-    const shown = await office("audit", { "GET audit": page(entry(2, { reason: "blocks CHECKOUT" }), entry(1)) });
-    await shown.user.type(screen.getByRole("searchbox"), "checkout");
+  test("searches all that the server has, once the typing pauses", async () => {
+    const answers = (path: string) => (path.includes("search=") ? page(entry(1)) : page(entry(3), entry(2)));
+    const shown = await office("audit", { "GET audit": answers });
+    await shown.user.type(screen.getByRole("searchbox", { name: "Search all events" }), " checkout ");
     await waitFor(() => expect(rows()).toHaveLength(1));
-    expect(screen.getByText("1 of 2 shown events contain “checkout”")).toBeTruthy();
+    const searched = asked(shown.requests).map((query) => query.get("search"));
+    expect(searched.filter(Boolean)).toEqual(["checkout"]);
+    expect(
+      shown.requests.some(([, path]) => path.startsWith("audit/timeline?") && path.includes("search=checkout")),
+    ).toBe(true);
+  });
+
+  test("says of a risk that it means that level and up", async () => {
+    await office("audit", { "GET audit": page(entry(1)) });
+    const options = within(screen.getByRole("combobox", { name: "Risk" })).getAllByRole("option");
+    expect(options.map((option) => option.textContent)).toEqual([
+      "any risk",
+      "low and up",
+      "medium and up",
+      "high and up",
+      "critical",
+    ]);
+  });
+
+  test("says that the chain is verified, with the time, or which record is not as it was written", async () => {
+    const last = { checked_at: "2026-11-23T10:00:00Z", ok: true, rows: 41, first_bad: null, problems: [] };
+    const checking = { running: false, current: true, failure: "" };
+    await office("audit", { "GET audit/verification": { ...checking, last } });
+    expect(await screen.findByText(/Chain verified: 41 records, .*10:00/)).toBeTruthy();
+    cleanup();
+    const broken = { ...last, ok: false, first_bad: 7, problems: ["Row 7 <b>differs</b>."] };
+    await office("audit", { "GET audit/verification": { ...checking, last: broken } });
+    const alert = (await screen.findByText(/record 7 is not as it was written/)).closest("[role=alert]");
+    expect(alert?.textContent).toContain("Row 7 <b>differs</b>.");
   });
 
   test("reads earlier pages on demand, each event once", async () => {
@@ -96,21 +148,28 @@ describe("the audit panel", () => {
   });
 
   test("exports all that matches and opens the same as a notebook", async () => {
-    const answers = (path: string) => (path.includes("cursor=c1") ? page(entry(1)) : { items: [entry(2)], next: "c1" });
-    const shown = await office("audit", { "GET audit": answers });
+    const content = new Blob(["seq"]);
+    const shown = await office("audit", {
+      "GET audit": page(entry(2)),
+      "GET audit/export": () => ({ content, rows: 12, cut: false }),
+    });
     await shown.user.selectOptions(await screen.findByRole("combobox", { name: "Risk" }), "low");
     await shown.user.click(screen.getByRole("button", { name: "Export CSV" }));
     await waitFor(() => expect(shown.saved).toHaveLength(1));
-    expect(shown.saved[0]?.[1].split("\r\n")).toHaveLength(4);
+    await shown.user.click(screen.getByRole("button", { name: "Export Parquet" }));
+    await waitFor(() => expect(shown.saved.map(([name]) => name)).toEqual(["audit.csv", "audit.parquet"]));
+    const files = shown.requests.map(([, path]) => path).filter((path) => path.startsWith("audit/export"));
+    expect(files[1]).toMatch(
+      /^audit\/export\?since=\S+&risk=low&format=parquet$|^audit\/export\?risk=low&since=\S+&format=parquet$/,
+    );
+    expect(screen.getAllByText("12 events exported.").length).toBeGreaterThan(0);
     await shown.user.click(screen.getByRole("button", { name: "Open as notebook" }));
     expect(shown.notebooks[0]?.[0]).toBe("%load_ext opsagent_jupyter");
-    expect(shown.notebooks[0]?.[1]).toMatch(
-      /^events = %opsagent audit --since \S+ --risk low\nevents = events\[events\["risk"\] == "low"\]\nevents$/,
-    );
+    expect(shown.notebooks[0]?.[1]).toMatch(/^events = %opsagent audit --since \S+ --risk low\nevents$/);
   });
 
   test("narrows to a bar of the plot by keyboard", async () => {
-    const shown = await office("audit", { "GET audit": page(entry(50), entry(1)) });
+    const shown = await office("audit", { "GET audit": page(entry(50), entry(1)), "GET audit/timeline": COUNTS });
     const bars = await screen.findAllByRole("button", { name: /1 event. Show only it/ });
     expect(bars).toHaveLength(2);
     fireEvent.keyDown(bars[0] as HTMLElement, { key: "Enter" });
@@ -141,34 +200,19 @@ function actor(name: string) {
 }
 
 describe("records", () => {
-  test("become CSV in which nothing is calculated and nothing breaks out", () => {
-    const text = csv([entry(1, { summary: '=HYPERLINK("http://x")', reason: "a,b\nc", tool: "@x", milliseconds: -1 })]);
-    expect(text).toContain(`"'=HYPERLINK(""http://x"")"`);
-    expect(text).toContain('"a,b\nc"');
-    expect(text).toContain(",'@x,");
-    expect(text).toContain(",-1,");
-    expect(csv([])).toMatch(/^seq,at,type,.*hash\r\n$/);
-  });
-
-  test("are found by any of their texts", () => {
-    const found = entry(1, { statements: ["VACUUM FULL t"], arguments: { table: "orders" } });
-    for (const words of ["vacuum full", "ORDERS", "alice", "", " summary 1 "])
-      expect(contains(found, words)).toBe(true);
-    expect(contains(found, "mongodb")).toBe(false);
-  });
-
   test("are asked for in a notebook by quoted words only", () => {
     const [, query] = cells({ actor: "O'Neil; rm -rf", status: "failed" });
     expect(query).toContain(`--status failed --actor 'O'"'"'Neil; rm -rf'`);
+    expect(cells({ search: 'a"\n%x' })[1]).toContain('words = "a\\"\\n%x"');
   });
 });
 
 describe("the plot", () => {
   test("counts each event in one span", () => {
-    const found = spans([entry(1), entry(1, { risk: "high" }), entry(59, { risk: null })]);
-    expect(found.reduce((sum, span) => sum + span.total, 0)).toBe(3);
-    expect(found[0]?.counts).toMatchObject({ low: 1, high: 1 });
+    const found = spans(COUNTS);
+    expect(found.reduce((sum, span) => sum + span.total, 0)).toBe(2);
+    expect(found[0]?.counts).toMatchObject({ low: 1, high: 0 });
     expect(found.at(-1)?.counts.none ?? 0).toBe(1);
-    expect(spans([])).toEqual([]);
+    expect(spans({ total: 0, since: null, milliseconds: 0, spans: [] })).toEqual([]);
   });
 });

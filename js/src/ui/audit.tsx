@@ -1,24 +1,27 @@
 // The audit in the main area: filters, a plot over time, a table, and one event in full.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import type { AuditEntry, AuditFilter } from "../client/rest";
+import type { AuditEntry, AuditFilter, FileKind } from "../client/rest";
 import type { Risk } from "../protocol";
 import { type Asked, useAsked, useDeed, useDesk } from "./desk";
 import { visible } from "./exact";
 import { Pairs } from "./facts";
 import { clock } from "./format";
-import { COLUMNS, type Column, cells, contains, csv, heading, textOf, USUAL } from "./records";
+import { COLUMNS, type Column, cells, heading, textOf, USUAL } from "./records";
 import { Refused } from "./refused";
 import { keepKeys, useScreen } from "./screen";
 import { t } from "./strings";
 import { Exact, Fact, RiskBadge } from "./text";
-import { Timeline } from "./timeline";
+import { BARS, Timeline } from "./timeline";
+import { ChainMark } from "./verification";
 import { w } from "./wording";
 
-/** Rows of one request, and the most that a file holds. */
+/** Rows of one request. */
 const PAGE = 200;
-const EXPORT = 10_000;
-/** Milliseconds between two looks at the newest events while things happen. */
+/** Milliseconds between two looks at the newest events while things happen, and between two counts of all that match. */
 const CALM = 1000;
+const CALMER = 5000;
+/** Milliseconds after the last key before a search is asked for. */
+const TYPING = 400;
 
 const PERIODS = { hour: 3_600_000, day: 86_400_000, week: 7 * 86_400_000, month: 30 * 86_400_000, all: 0 } as const;
 type Period = keyof typeof PERIODS;
@@ -45,7 +48,6 @@ interface Props {
 
 export function AuditPanel({ start, onChange }: Props) {
   const [shown, setShown] = useState<AuditState>({ ...START, ...start });
-  const [find, setFind] = useState("");
   const [selected, setSelected] = useState(0);
   const list = useEntries(shown);
   const change = (more: Partial<AuditState>) => {
@@ -53,16 +55,21 @@ export function AuditPanel({ start, onChange }: Props) {
     setShown(next);
     onChange?.(next);
   };
-  const found = useMemo(() => list.entries.filter((entry) => contains(entry, find)), [list.entries, find]);
-  const entry = found.find(({ seq }) => seq === selected);
+  const entry = list.entries.find(({ seq }) => seq === selected);
   return (
     <section class="oa-audit" aria-label={w("audit.label")}>
-      <Filters shown={shown} change={change} find={find} setFind={setFind} />
-      <Timeline entries={found} onSpan={(since, until) => change({ filter: { ...shown.filter, since, until } })} />
-      <Toolbar shown={shown} change={change} list={list} found={found.length} find={find} />
+      <Filters shown={shown} change={change} />
+      <Plot shown={shown} change={change} />
+      <Toolbar shown={shown} change={change} list={list} />
       <Refused refusal={list.refusal} />
       <div class="oa-audit-body">
-        <Records entries={found} columns={shown.columns} selected={selected} onSelect={setSelected} list={list} />
+        <Records
+          entries={list.entries}
+          columns={shown.columns}
+          selected={selected}
+          onSelect={setSelected}
+          list={list}
+        />
         {entry && <Details entry={entry} onClose={() => setSelected(0)} />}
       </div>
     </section>
@@ -82,7 +89,7 @@ interface List {
 /** The newest events, read again while things happen, and earlier pages on demand. */
 function useEntries(shown: AuditState): List {
   const { api } = useDesk();
-  const beat = useHappenings();
+  const beat = useHappenings(CALM);
   const [earlier, setEarlier] = useState<{ entries: AuditEntry[]; next: string } | null>(null);
   const key = JSON.stringify([shown.filter, shown.period]);
   const newest = useAsked(() => api.audit(sent(shown), "", PAGE), [key, beat]);
@@ -103,8 +110,19 @@ function merged(newest: AuditEntry[], earlier: AuditEntry[]): AuditEntry[] {
   return [...newest, ...earlier.filter((entry) => !held.has(entry.seq))];
 }
 
-/** Counts up, at most once a second, when something happened that the audit records. */
-function useHappenings(): number {
+/** All that match over time, whatever of it is shown. */
+function Plot({ shown, change }: FilterProps) {
+  const { api } = useDesk();
+  const beat = useHappenings(CALMER);
+  const counts = useAsked(() => api.timeline(sent(shown), BARS), [JSON.stringify([shown.filter, shown.period]), beat]);
+  if (!counts.value) return null;
+  return (
+    <Timeline counts={counts.value} onSpan={(since, until) => change({ filter: { ...shown.filter, since, until } })} />
+  );
+}
+
+/** Counts up, at most once in ``calm`` milliseconds, when something happened that the audit records. */
+function useHappenings(calm: number): number {
   const { seq } = useScreen().state;
   const [beat, setBeat] = useState(0);
   const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
@@ -117,7 +135,7 @@ function useHappenings(): number {
     timer.current ??= setTimeout(() => {
       timer.current = undefined;
       setBeat((count) => count + 1);
-    }, CALM);
+    }, calm);
   }, [seq]);
   useEffect(() => () => clearTimeout(timer.current), []);
   return beat;
@@ -128,38 +146,49 @@ function useHappenings(): number {
 interface FilterProps {
   shown: AuditState;
   change(more: Partial<AuditState>): void;
-  find: string;
-  setFind(text: string): void;
 }
 
 const RISKS: Risk[] = ["low", "medium", "high", "critical"];
 
-function Filters({ shown, change, find, setFind }: FilterProps) {
+function Filters({ shown, change }: FilterProps) {
   const { filter } = shown;
-  const isFiltered = Boolean(find) || Object.values(filter).some(Boolean);
-  const clear = () => {
-    setFind("");
-    change({ filter: {} });
-  };
+  const isFiltered = Object.values(filter).some(Boolean);
   return (
     // biome-ignore lint/a11y/useSemanticElements: browsers that we name do not know <search>
     <div class="oa-row oa-filters" role="search">
-      <input
-        type="search"
-        value={find}
-        aria-label={w("audit.find")}
-        placeholder={w("audit.find")}
-        onInput={(event) => setFind(event.currentTarget.value)}
-        onKeyDown={keepKeys}
-      />
+      <Search value={filter.search ?? ""} onSearch={(search) => change({ filter: { ...filter, search } })} />
       <Facets filter={filter} onChange={(more) => change({ filter: { ...filter, ...more } })} />
       <Time shown={shown} change={change} />
       {isFiltered && (
-        <button type="button" class="oa-quiet" onClick={clear}>
+        <button type="button" class="oa-quiet" onClick={() => change({ filter: {} })}>
           {w("audit.clear")}
         </button>
       )}
     </div>
+  );
+}
+
+/** Searches all that the server has, when the typing pauses. */
+function Search({ value, onSearch }: { value: string; onSearch(words: string): void }) {
+  const [typed, setTyped] = useState(value);
+  const latest = useRef(onSearch);
+  latest.current = onSearch;
+  useEffect(() => setTyped(value), [value]);
+  useEffect(() => {
+    if (typed.trim() === value) return;
+    const timer = setTimeout(() => latest.current(typed.trim()), TYPING);
+    return () => clearTimeout(timer);
+  }, [typed, value]);
+  return (
+    <input
+      type="search"
+      value={typed}
+      maxLength={200}
+      aria-label={w("audit.find")}
+      placeholder={w("audit.find")}
+      onInput={(event) => setTyped(event.currentTarget.value)}
+      onKeyDown={keepKeys}
+    />
   );
 }
 
@@ -172,7 +201,10 @@ function Facets({ filter, onChange }: { filter: AuditFilter; onChange(more: Audi
       .filter(Boolean)
       .sort()
       .map((name) => [name, name]);
-  const risks = RISKS.map((risk): [string, string] => [risk, t(`risk.${risk}`)]);
+  const risks = RISKS.map((risk): [string, string] => [
+    risk,
+    risk === "critical" ? t("risk.critical") : w("audit.risk.up", { risk: t(`risk.${risk}`) }),
+  ]);
   const { status, server, tool } = filter;
   return (
     <>
@@ -267,31 +299,38 @@ interface ToolbarProps {
   shown: AuditState;
   change(more: Partial<AuditState>): void;
   list: List;
-  found: number;
-  find: string;
 }
 
-function Toolbar({ shown, change, list, found, find }: ToolbarProps) {
+function Toolbar({ shown, change, list }: ToolbarProps) {
   const { api, page } = useDesk();
   const { announce } = useScreen();
   const deed = useDeed();
-  const save = async () => {
-    const { entries, cut } = await everything((cursor) => api.audit(sent(shown), cursor, PAGE));
-    const kept = entries.filter((entry) => contains(entry, find));
-    page.save("audit.csv", "text/csv", csv(kept));
-    announce(w(cut ? "audit.exported.cut" : "audit.exported", { n: kept.length }));
+  const save = (format: FileKind) => async () => {
+    const { content, rows, cut } = await api.export(sent(shown), format);
+    page.save(`audit.${format}`, content);
+    announce(w(cut ? "audit.exported.cut" : "audit.exported", { n: rows }));
   };
   return (
     <>
       <div class="oa-row oa-toolbar">
         <span class="oa-muted oa-small" role="status">
-          {count(list, found, find)}
+          {count(list)}
         </span>
+        <ChainMark />
         <span class="oa-grow" />
         <ColumnChoice columns={shown.columns} onChange={(columns) => change({ columns })} />
-        <button type="button" class="oa-small-button" aria-busy={deed.running} onClick={() => deed.start(save)}>
-          {w(deed.running ? "audit.exporting" : "audit.export")}
-        </button>
+        {FILES.map((format) => (
+          <button
+            key={format}
+            type="button"
+            class="oa-small-button"
+            title={w("audit.export.title")}
+            aria-busy={deed.running}
+            onClick={() => deed.start(save(format))}
+          >
+            {w(`audit.export.${format}`)}
+          </button>
+        ))}
         <button
           type="button"
           class="oa-small-button"
@@ -306,24 +345,12 @@ function Toolbar({ shown, change, list, found, find }: ToolbarProps) {
   );
 }
 
-function count(list: List, found: number, find: string): string {
+const FILES: FileKind[] = ["csv", "parquet"];
+
+function count(list: List): string {
   const all = list.entries.length;
-  if (find.trim()) return w("audit.shown.found", { n: found, all, text: find.trim() });
   if (list.next) return w("audit.shown.more", { n: all });
   return w(all === 1 ? "audit.shown.one" : "audit.shown", { n: all });
-}
-
-type Read = (cursor: string) => Promise<{ items: AuditEntry[]; next: string }>;
-
-async function everything(read: Read): Promise<{ entries: AuditEntry[]; cut: boolean }> {
-  const entries: AuditEntry[] = [];
-  let cursor = "";
-  do {
-    const page = await read(cursor);
-    entries.push(...page.items);
-    cursor = page.next;
-  } while (cursor && entries.length < EXPORT);
-  return { entries, cut: cursor !== "" };
 }
 
 function ColumnChoice({ columns, onChange }: { columns: Column[]; onChange(columns: Column[]): void }) {

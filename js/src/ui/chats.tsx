@@ -2,7 +2,8 @@
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 import type { Session } from "../protocol";
 import { ChatPanel } from "./chat";
-import { useDeed, useDesk, usePlace } from "./desk";
+import { useAsked, useDeed, useDesk, usePlace } from "./desk";
+import { visible } from "./exact";
 import { clock, sessionPlace } from "./format";
 import { Refused } from "./refused";
 import { keepKeys, useScreen } from "./screen";
@@ -59,34 +60,73 @@ function ModelPicker({ session }: { session: Session }) {
     models.choose(session.id, name.trim() === session.model ? "" : name.trim());
     redraw((count) => count + 1);
   };
-  return <ModelField value={chosen} onChange={choose} quiet />;
+  return <ModelField value={chosen} session={session.id} onChange={choose} quiet />;
 }
 
-function ModelField(props: { value: string; onChange(name: string): void; quiet?: boolean }) {
+interface ModelFieldProps {
+  value: string;
+  session?: string;
+  onChange(name: string): void;
+  quiet?: boolean;
+}
+
+/** The value of the choice that asks for a name. */
+const OTHER = "";
+
+/** The models that the server knows, with what is missing for those that cannot be used yet; any other by its name. */
+function ModelField({ value, session = "", onChange, quiet }: ModelFieldProps) {
+  const { api } = useDesk();
   const { state } = useScreen();
-  const id = useId();
-  const used = Object.values(state.sessions).map((session) => session.model);
-  const names = [...new Set(["offline", state.welcome?.model ?? "", ...used])].filter(Boolean);
+  const [writing, setWriting] = useState(false);
+  const known = useAsked(() => api.modelChoices(session), [session]).value?.items ?? [];
+  const missing = new Map(known.map((choice) => [choice.name, choice.missing]));
+  const names = [...new Set([value, ...missing.keys(), state.welcome?.model ?? "", "offline"])].filter(Boolean);
+  const look = quiet ? "oa-model" : "";
+  const take = (name: string) => {
+    setWriting(false);
+    if (name.trim()) onChange(name.trim());
+  };
+  if (writing) return <ModelName look={look} onTake={take} onLeave={() => setWriting(false)} />;
   return (
-    <>
-      <input
-        type="text"
-        class={props.quiet ? "oa-model" : ""}
-        list={id}
-        value={props.value}
-        aria-label={w("chats.model")}
-        title={w("chats.model.title")}
-        autocomplete="off"
-        spellcheck={false}
-        onKeyDown={keepKeys}
-        onChange={(event) => props.onChange(event.currentTarget.value)}
-      />
-      <datalist id={id}>
-        {names.map((name) => (
-          <option key={name} value={name} />
-        ))}
-      </datalist>
-    </>
+    <select
+      class={look}
+      value={value}
+      aria-label={w("chats.model")}
+      title={w("chats.model.title")}
+      onChange={(event) => (event.currentTarget.value === OTHER ? setWriting(true) : take(event.currentTarget.value))}
+    >
+      {names.map((name) => (
+        <option key={name} value={name} disabled={Boolean(missing.get(name)) && name !== value}>
+          {visible(missing.get(name) ? w("chats.model.missing", { name, missing: missing.get(name) ?? "" }) : name)}
+        </option>
+      ))}
+      <option value={OTHER}>{w("chats.model.other")}</option>
+    </select>
+  );
+}
+
+function ModelName(props: { look: string; onTake(name: string): void; onLeave(): void }) {
+  const field = useRef<HTMLInputElement>(null);
+  useEffect(() => field.current?.focus(), []);
+  return (
+    <input
+      ref={field}
+      type="text"
+      class={props.look}
+      aria-label={w("chats.model.name")}
+      placeholder={w("chats.model.name")}
+      autocomplete="off"
+      spellcheck={false}
+      onKeyDown={(event) => {
+        keepKeys(event);
+        if (event.key !== "Enter" && event.key !== "Escape") return;
+        event.preventDefault();
+        event.stopPropagation();
+        if (event.key === "Enter") props.onTake(event.currentTarget.value);
+        else props.onLeave();
+      }}
+      onBlur={(event) => props.onTake(event.currentTarget.value)}
+    />
   );
 }
 

@@ -13,7 +13,7 @@ export interface Page {
   /** Opens a new notebook with these code cells. */
   openNotebook(cells: string[]): void;
   /** Hands a file to the person. */
-  save(name: string, type: string, content: string): void;
+  save(name: string, content: Blob): void;
 }
 
 export interface Desk {

@@ -1,6 +1,6 @@
 // Records of the audit as columns of text: for the table, for search, and for a file.
 import type { AuditEntry, AuditFilter } from "../client/rest";
-import { clock, duration, person, plain, short } from "./format";
+import { clock, duration, person, short } from "./format";
 import { type Word, w } from "./wording";
 
 export type Column =
@@ -79,84 +79,18 @@ export function textOf(entry: AuditEntry, column: Column): string {
   }
 }
 
-/** Whether any text of a record contains the words, whatever their case. */
-export function contains(entry: AuditEntry, words: string): boolean {
-  const wanted = words.trim().toLowerCase();
-  if (!wanted) return true;
-  const { event } = entry;
-  const texts = [
-    ...COLUMNS.map((column) => textOf(entry, column)),
-    event.type,
-    event.error_code,
-    plain(event.arguments),
-  ];
-  return texts.some((text) => text.toLowerCase().includes(wanted));
-}
-
-const FIELDS = [
-  "seq",
-  "at",
-  "type",
-  "status",
-  "risk",
-  "tool",
-  "server",
-  "instance",
-  "environment",
-  "actor_id",
-  "actor_name",
-  "session",
-  "call",
-  "approval",
-  "digest",
-  "arguments",
-  "statements",
-  "reason",
-  "summary",
-  "error_code",
-  "milliseconds",
-  "host",
-  "setup",
-  "hash",
-] as const;
-
-/** The records as CSV (RFC 4180). A text that a spreadsheet would calculate is led by an apostrophe. */
-export function csv(entries: AuditEntry[]): string {
-  const lines = entries.map((entry) => FIELDS.map((field) => cell(value(entry, field))).join(","));
-  return `${[FIELDS.join(","), ...lines].join("\r\n")}\r\n`;
-}
-
-function value({ seq, hash, event }: AuditEntry, field: (typeof FIELDS)[number]): unknown {
-  switch (field) {
-    case "seq":
-      return seq;
-    case "hash":
-      return hash;
-    case "actor_id":
-      return event.actor.id;
-    case "actor_name":
-      return event.actor.name;
-    default:
-      return event[field];
-  }
-}
-
-function cell(content: unknown): string {
-  if (content === null || content === undefined) return "";
-  if (typeof content === "number") return String(content);
-  const text = typeof content === "string" ? content : JSON.stringify(content);
-  const harmless = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
-  return /[",\r\n]/.test(harmless) ? `"${harmless.replaceAll('"', '""')}"` : harmless;
-}
-
 /** The code cells of a notebook that asks for the same records. */
 export function cells(filter: AuditFilter): string[] {
   const options = (["since", "until", "risk", "status", "server", "tool", "actor"] as const)
     .filter((name) => filter[name])
     .map((name) => `--${name} ${quoted(filter[name] ?? "")}`);
   const lines = [`events = ${["%opsagent audit", ...options].join(" ")}`];
-  // the command takes a level and those above it
-  if (filter.risk) lines.push(`events = events[events["risk"] == "${filter.risk}"]`);
+  if (filter.search)
+    lines.push(
+      `words = ${JSON.stringify(filter.search)}`,
+      "texts = events.astype(str).apply(lambda column: column.str.contains(words, case=False, regex=False))",
+      "events = events[texts.any(axis=1)]",
+    );
   return [
     "%load_ext opsagent_jupyter",
     [...lines, "events"].join("\n"),

@@ -210,9 +210,8 @@ describe("chats", () => {
     const shown = await office("sidebar", { "POST sessions": session({ id: "n" }) }, { tab: "chats" });
     await shown.say(attached);
     await shown.user.click(button("New chat"));
-    const model = screen.getByLabelText("Model");
-    await shown.user.clear(model);
-    await shown.user.type(model, "openai:x");
+    await shown.user.selectOptions(screen.getByRole("combobox", { name: "Model" }), "Another…");
+    await shown.user.type(screen.getByRole("textbox", { name: /Name of the model/ }), "openai:x{Enter}");
     await shown.user.click(button("Start"));
     const begun = shown.requests.find(([method]) => method === "POST");
     expect(begun?.slice(1)).toEqual(["sessions", { instance: "shop", model: "openai:x" }]);

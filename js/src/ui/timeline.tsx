@@ -1,10 +1,9 @@
 // Events over time as stacked bars, one a span of time, by risk; a bar narrows the audit to its span.
-import type { AuditEntry } from "../client/rest";
-import type { Risk } from "../protocol";
+import type { AuditTimeline } from "../client/rest";
 import { clock } from "./format";
 import { w } from "./wording";
 
-const BARS = 48;
+export const BARS = 48;
 const HEIGHT = 44;
 const LEVELS = ["none", "low", "medium", "high", "critical"] as const;
 
@@ -17,19 +16,16 @@ export interface Span {
   total: number;
 }
 
-/** The events in equal spans from the first to the last; times in milliseconds since 1970. */
-export function spans(entries: AuditEntry[]): Span[] {
-  const times = entries.map((entry) => Date.parse(entry.event.at));
-  if (times.length === 0) return [];
-  const first = times.reduce((a, b) => Math.min(a, b));
-  const last = times.reduce((a, b) => Math.max(a, b));
-  const width = Math.max(1000, Math.ceil((last - first + 1) / BARS));
-  const found = Array.from({ length: BARS }, (_, index) => empty(first + index * width, width));
-  entries.forEach(({ event }, index) => {
-    const span = found[Math.floor(((times[index] as number) - first) / width)] as Span;
-    span.counts[levelOf(event.risk)] += 1;
-    span.total += 1;
-  });
+/** The counted spans as bars; times in milliseconds since 1970. */
+export function spans({ since, milliseconds, spans: counted }: AuditTimeline): Span[] {
+  if (!since || counted.length === 0) return [];
+  const first = Date.parse(since);
+  const found = Array.from({ length: BARS }, (_, index) => empty(first + index * milliseconds, milliseconds));
+  for (const { since: from, total, by_risk } of counted) {
+    const span = found[Math.min(BARS - 1, Math.round((Date.parse(from) - first) / milliseconds))] as Span;
+    span.total += total;
+    for (const level of LEVELS) span.counts[level] += by_risk[level === "none" ? "" : level] ?? 0;
+  }
   return found;
 }
 
@@ -37,12 +33,8 @@ function empty(from: number, width: number): Span {
   return { from, to: from + width, counts: { none: 0, low: 0, medium: 0, high: 0, critical: 0 }, total: 0 };
 }
 
-function levelOf(risk: Risk | null): Level {
-  return risk ?? "none";
-}
-
-export function Timeline({ entries, onSpan }: { entries: AuditEntry[]; onSpan(from: string, to: string): void }) {
-  const bars = spans(entries);
+export function Timeline({ counts, onSpan }: { counts: AuditTimeline; onSpan(from: string, to: string): void }) {
+  const bars = spans(counts);
   const most = bars.reduce((max, bar) => Math.max(max, bar.total), 1);
   if (bars.length === 0) return null;
   return (

@@ -4,6 +4,8 @@ import { render as draw } from "preact";
 import { mount, type View } from "../ui";
 import { type Channel, connect } from "./comm";
 import { Detached, type Summary } from "./detached";
+import { twoDoors } from "./doors";
+import { serverLine } from "./page";
 
 /** The synced traits: an id and a redacted summary, nothing that may not stand in a saved notebook. */
 interface Traits {
@@ -50,7 +52,7 @@ function whenShown(element: HTMLElement, act: () => void): () => void {
 }
 
 const render: Render<Traits> = ({ model, el }) => {
-  const client = connect(model as unknown as Channel);
+  const client = twoDoors(connect(model as unknown as Channel), () => serverLine(model.get("version")));
   const root = document.createElement("div");
   el.append(root);
   const open = () => mount(root, client, { view: viewOf(model), version: model.get("version") });
@@ -79,6 +81,7 @@ const render: Render<Traits> = ({ model, el }) => {
     stopLooking();
     markLive(root, false);
     close();
+    client.close();
     root.remove();
   };
 };
