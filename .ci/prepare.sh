@@ -44,6 +44,11 @@ apt_install() {
         die "apt-get could not install: $*. Its message is above."
 }
 
+# The demo's mongod needs it, and a bare Debian has none.
+install_mongod_libraries() {
+    /sbin/ldconfig -p | grep -F libcurl.so.4 >/dev/null || apt_install libcurl4
+}
+
 is_recent_python() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
 find_python() {

