@@ -16,6 +16,8 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
 ROOT = Path(__file__).resolve().parents[1]
+#: How often a kernel is started before a test gives up.
+STARTS = 3
 
 
 @dataclass
@@ -32,6 +34,18 @@ class Kernel:
     """One kernel process."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
+        for attempt in range(STARTS):
+            try:
+                self._begin(environment)
+            except RuntimeError:  # its ports are chosen first and bound later: another kernel may have taken one
+                self._client.stop_channels()
+                self._manager.cleanup_resources()
+                if attempt == STARTS - 1:
+                    raise
+            else:
+                return
+
+    def _begin(self, environment: Mapping[str, str]) -> None:
         self._manager = KernelManager(kernel_name="python3")
         self._manager.start_kernel(env={**os.environ, "PYTHONPATH": str(ROOT), **environment})
         self._client: BlockingKernelClient = self._manager.client()
