@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -389,6 +390,7 @@ def open_lab(*, browser: bool, port: int) -> None:
             hint="pip install 'opsagent_jupyter[demo]', or use opsagent demo --check.",
             extra="demo",
         )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # told to end, it ends as by Ctrl-C, and takes all along
     with demo_store() as environment, databases() as variables:
         folder = Path(environment["OPSAGENT_DEMO_FOLDER"])
         for name in (TOUR, MONGODB, AUDIT):
