@@ -30,6 +30,16 @@ ORDER = (
     " or stops the service; high harms it now or soon; medium costs time or space; info is worth knowing."
 )
 
+#: How a person asks for a diagnosis, whatever the database is.
+PHRASES = (
+    "what is wrong with this database", "diagnose this database", "run a health check", "is my database healthy",
+    "give me a checkup", "find all problems", "what should I fix first",
+)  # fmt: skip
+KEYWORDS = (
+    "diagnose", "diagnosis", "diagnostics", "wrong", "health", "healthy", "problem", "problems", "sick", "checkup",
+)  # fmt: skip
+PATTERNS = (r"\bdiagnos(e|is|tics?)\b", r"\bhealth[ -]?check\b", r"\b(what|anything|something)('?s| is)? wrong\b")
+
 Confidence = Literal["certain", "likely", "possible"]
 """certain: read from the server's state; likely: by its statistics; possible: by an estimate or young statistics."""
 _CONFIDENCES: tuple[Confidence, ...] = ("certain", "likely", "possible")

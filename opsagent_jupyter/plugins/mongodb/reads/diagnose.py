@@ -3,36 +3,13 @@
 from __future__ import annotations
 
 from opsagent_jupyter.models import Result
-from opsagent_jupyter.plugins.findings import surveyed, told
+from opsagent_jupyter.plugins.findings import KEYWORDS, PATTERNS, PHRASES, surveyed, told
 from opsagent_jupyter.plugins.mongodb.connection import Database
 from opsagent_jupyter.plugins.mongodb.diagnosis import KINDS, areas, scope
 from opsagent_jupyter.plugins.mongodb.toolbox import tools
 
 
-@tools.read(
-    phrases=(
-        "what is wrong with this database",
-        "diagnose this database",
-        "run a health check",
-        "is my database healthy",
-        "give me a checkup",
-        "find all problems",
-        "what should I fix first",
-    ),
-    keywords=(
-        "diagnose",
-        "diagnosis",
-        "diagnostics",
-        "wrong",
-        "health",
-        "healthy",
-        "problem",
-        "problems",
-        "sick",
-        "checkup",
-    ),
-    patterns=(r"\bdiagnos(e|is|tics?)\b", r"\bhealth[ -]?check\b", r"\b(what|anything|something)('?s| is)? wrong\b"),
-)
+@tools.read(phrases=PHRASES, keywords=KEYWORDS, patterns=PATTERNS)
 async def diagnose(db: Database) -> Result:
     """Find what is wrong: operations, replication, cache, collection scans, indexes, oversize documents, missing TTL."""
     looks = areas(db)
