@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from opsagent_jupyter.config import load_settings
@@ -50,7 +51,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from opsagent_jupyter.audit.query import AuditReader
+    from opsagent_jupyter.audit.query import AuditReader, When
+    from opsagent_jupyter.audit.retention import Filing, Pruned
     from opsagent_jupyter.audit.verification import Verification
     from opsagent_jupyter.bridge import Bridge
 
@@ -453,14 +455,14 @@ class OpsAgent:
                     told = {"seq": message.seq, "role": message.role, "created_at": message.created_at}
                     yield {**about, **told, "text": around}
 
-    def export(self, session: str = "") -> str:
-        """A conversation as a Markdown document: questions, answers, calls, decisions, outcomes."""
-        from opsagent_jupyter.agent.markdown import document
+    def export(self, session: str = "", form: Literal["markdown", "notebook"] = "markdown") -> str:
+        """A conversation as a Markdown document, or as the JSON of a notebook: questions, answers, calls, decisions, outcomes."""
+        from opsagent_jupyter.agent.markdown import document, notebook
 
         if not (session or self._current):
             raise UnknownSession("No conversation is open here.", hint="Name one: `%opsagent sessions` lists them.")
         chosen = self.session(session or self._current)
-        return document(chosen, self.messages(chosen.id))
+        return (notebook if form == "notebook" else document)(chosen, self.messages(chosen.id))
 
     def messages(self, session: str = "") -> Sequence[Message]:
         """The transcript of a conversation."""
@@ -574,17 +576,45 @@ class OpsAgent:
 
     def audit(self, since: str | datetime | timedelta | None = None, **filters: Any) -> pd.DataFrame:
         """The audit as a DataFrame, complete at this moment. Filters: until, risk (that level and up), status, server,
-        instance, tool, actor, session, approval, limit."""
+        instance, tool, actor, session, approval, limit; archives is the folder of what was pruned."""
         return _clean(lambda: self.reader.frame(since=since, **filters))
 
-    def audit_sql(self, text: str) -> pd.DataFrame:
-        """Any SELECT over the view ``audit`` and its sisters, in DuckDB's SQL."""
-        return _clean(lambda: self.reader.sql(text))
+    def audit_sql(self, text: str, archives: str | Path | None = None) -> pd.DataFrame:
+        """Any SELECT over the view ``audit`` and its sisters, in DuckDB's SQL; with the folder of the archives over what
+        was pruned too."""
+        return _clean(lambda: self.reader.sql(text, archives=archives))
 
-    def verify(self, checkpoint: Mapping[str, Any] | None = None) -> Verification:
-        """Recompute the audit chain; the answer names the first bad row."""
+    def verify(self, checkpoint: Mapping[str, Any] | None = None, archives: str | Path | None = None) -> Verification:
+        """Recompute the audit chain, with the folder of the archives from the first event on; the answer names the first
+        bad row."""
         pair = (int(checkpoint["count"]), str(checkpoint["head"])) if checkpoint else None
-        return _clean(lambda: self.reader.verify(pair))
+        return _clean(lambda: self.reader.verify(pair, archives))
+
+    def audit_export(self, path: str | Path, **filters: Any) -> int:
+        """Write the audit, or what the filters of ``audit`` leave of it, to a .parquet, .csv or .jsonl file; the rows."""
+        return _clean(lambda: self.reader.export(path, **filters))
+
+    def audit_archive(self, folder: str | Path, before: When | None = None) -> Filing:
+        """Verify the archives in a folder against the store, and add what is older than a time; nothing is removed."""
+        from opsagent_jupyter.audit.retention import file
+
+        event = self.runtime.event("audit.archived", self.actor)
+        return _clean(lambda: file(self.runtime.store, self.reader, Path(folder), before, event))
+
+    def audit_prune(self, folder: str | Path = "", before: When | None = None) -> Pruned:
+        """Archive what is older than a time in a folder, verify that, and remove it from the store. Folder and time come
+        from OPSAGENT_AUDIT_ARCHIVES and OPSAGENT_AUDIT_DAYS where they are not given."""
+        from opsagent_jupyter.audit.retention import prune
+
+        place = Path(folder or self.settings.audit_archives).expanduser()
+        age = before if before is not None else timedelta(days=self.settings.audit_days)
+        if not (folder or self.settings.audit_archives) or (before is None and not self.settings.audit_days):
+            raise ConfigError(
+                "A prune needs a folder for the archives and an age.",
+                hint="Name them, or set OPSAGENT_AUDIT_ARCHIVES and OPSAGENT_AUDIT_DAYS.",
+            )
+        event = self.runtime.event("audit.pruned", self.actor)
+        return _clean(lambda: prune(self.runtime.store, self.reader, place, age, event))
 
     # -- hosting --------------------------------------------------------------------------------------------------
 

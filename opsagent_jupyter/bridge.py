@@ -27,10 +27,9 @@ WAITING = (ApprovalState.PENDING, ApprovalState.APPROVED, ApprovalState.EXECUTIN
 
 
 def mark_of(store: Store) -> str:
-    """A mark by which two hosts see that they share a store: of its address and its first audit record, which is never
-    rewritten. A copy of a store lies elsewhere, and another store in the same place begins otherwise."""
-    first = store.audit_rows(0, 1)
-    return sha256(f"{store.url}\n{first[0].hash}") if first else ""
+    """A mark by which two hosts see that they share a store: of its address and its log's own id. A copy of a store lies
+    elsewhere, and another store in the same place has another log."""
+    return sha256(f"{store.url}\n{store.log_id}")
 
 
 class Bridge:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from opsagent_jupyter.executor import told
 from opsagent_jupyter.lifecycle import OPEN
-from opsagent_jupyter.models import Approval, Health, Json, Plan, Result, Suggestion, Table, now
+from opsagent_jupyter.models import Approval, Health, Json, Origin, Plan, Result, Suggestion, Table, now
+from opsagent_jupyter.origins import sentence
 
 if TYPE_CHECKING:
     from opsagent_jupyter.api import OpsAgent
@@ -172,6 +173,7 @@ class ApprovalCard(Card):
             ("Tool", a.tool),
             ("Risk", f"{MARKS[a.risk]} {a.risk}: {'; '.join(a.reasons) or 'changes the database'}".strip()),
             ("Statement", ";\n".join(plan.statements)),
+            ("Not your words", "\n".join(origin_line(origin) for origin in a.origins)),
             ("Lock", plan.lock),
             ("Size", plan.size),
             ("Waits for", "\n".join(plan.waits)),
@@ -188,6 +190,13 @@ class ApprovalCard(Card):
             ("Set-up", f"{a.setup}: {self.claim}" if self.claim else a.setup),
         ]
         return plan.title, rows
+
+
+def origin_line(origin: Origin, *, value: bool = True) -> str:
+    """One argument that no person wrote, on a line; without its value for what is saved in a notebook."""
+    mark = "▲ " if origin.kind == "database" else ""
+    named = f"{origin.argument} = {origin.text}" if value else origin.argument
+    return one_line(f"{mark}{named}: {sentence(origin)}")
 
 
 def _cost(plan: Plan) -> str:

@@ -15,7 +15,7 @@ import click
 
 from opsagent_jupyter.api import Call, OpsAgent, Turn, refuse_clear_secret, require_name
 from opsagent_jupyter.cards import ApprovalCard, HealthCard, StatusCard, status_of
-from opsagent_jupyter.errors import ConfigError, CredentialError, InvalidArguments
+from opsagent_jupyter.errors import ConfigError, CredentialError, InvalidArguments, NobodyToSign, NotAllowedToSign
 from opsagent_jupyter.executor import record_of
 from opsagent_jupyter.models import Session
 from opsagent_jupyter.plugin import Tool
@@ -37,6 +37,10 @@ class Door:
     prompt: Callable[[str], str]
     clear_dsn: bool = False
     """Whether a connection string may be typed openly (never in a notebook or a command line)."""
+    person: Callable[[str], str] | None = None
+    """How a person here is asked something openly; None where nobody sits before this host."""
+    follow: Callable[[Any], None] = lambda _: None
+    """Shows how a run of a runbook goes while it is waited for."""
     alone: bool = False
     """Whether this host ends with the command: it runs what it approves itself when no other host takes it."""
 
@@ -293,7 +297,14 @@ def reveal(door: Door, id: str) -> str:
     )
 
 
-@words.command()
+def audit_filters(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options by which the audit is filtered."""
+    for name in ("approval", "session", "actor", "tool", "instance", "server", "status", "risk", "until", "since"):
+        command = click.option(f"--{name}", *(["--on"] if name == "instance" else []), default=None)(command)
+    return command
+
+
+@words.group(invoke_without_command=True)
 @click.option("--since", default=None, help="1d, 90m, 2h, 1w, or a date.")
 @click.option("--until", default=None)
 @click.option("--risk", default=None, help="This level and up.")
@@ -310,15 +321,47 @@ def reveal(door: Door, id: str) -> str:
 @click.option(
     "--checkpoint", type=click.Path(dir_okay=False), default=None, help="With --verify: a checkpoint kept elsewhere."
 )
-@click.pass_obj
-def audit(door: Door, /, sql: str | None, verify: bool, checkpoint: str | None, **filters: Any) -> Any:  # noqa: FBT001
-    """Show the audit: filtered, by SQL, or verified."""
-    ops = door.ops()
+@click.option("--archives", default=None, help="The folder of what was pruned, to be read and verified too.")
+@click.pass_context
+def audit(context: click.Context, /, sql: str | None, verify: bool, checkpoint: str | None, **filters: Any) -> Any:  # noqa: FBT001
+    """Show the audit: filtered, by SQL, or verified; or export, archive and prune it."""
+    if context.invoked_subcommand is not None:
+        return None
+    ops = context.obj.ops()
     if verify:
-        return ops.verify(checkpoint_of(checkpoint) if checkpoint else None)
+        return ops.verify(checkpoint_of(checkpoint) if checkpoint else None, filters["archives"])
     if sql:
-        return ops.audit_sql(sql)
+        return ops.audit_sql(sql, filters["archives"])
     return ops.audit(**{name: value for name, value in filters.items() if value is not None})
+
+
+@audit.command("export")
+@click.argument("file", type=click.Path(dir_okay=False))
+@audit_filters
+@click.pass_obj
+def audit_export(door: Door, /, file: str, **filters: Any) -> str:
+    """Write the audit, or what the filters leave of it, to FILE, by its ending .parquet, .csv or .jsonl."""
+    return f"{door.ops().audit_export(Path(file), **filters)} events are in {file}."
+
+
+@audit.command("archive")
+@click.argument("folder", type=click.Path(file_okay=False))
+@click.option(
+    "--before", default=None, help="Archive what is older: 90d, 1w, or a date. Without it nothing is written."
+)
+@click.pass_obj
+def audit_archive(door: Door, folder: str, before: str | None) -> str:
+    """Verify the archives in FOLDER against the store, and add what is older than a time; nothing is removed."""
+    return str(door.ops().audit_archive(folder, before))
+
+
+@audit.command("prune")
+@click.argument("folder", type=click.Path(file_okay=False), default="")
+@click.option("--before", default=None, help="Remove what is older: 90d, 1w, or a date; else OPSAGENT_AUDIT_DAYS.")
+@click.pass_obj
+def audit_prune(door: Door, folder: str, before: str | None) -> str:
+    """Archive what is old in FOLDER, verify that, and only then remove it from the store."""
+    return str(door.ops().audit_prune(folder, before))
 
 
 @words.command()
@@ -333,12 +376,13 @@ def sessions(door: Door, search: str, limit: int) -> pd.DataFrame:
 @words.command()
 @click.argument("id", default="")
 @click.option(
-    "--output", "-o", type=click.Path(dir_okay=False), default="", help="The file to write; it must not exist."
-)
+    "--output", "-o", type=click.Path(dir_okay=False), default="",
+    help="The file to write, a notebook when it ends in .ipynb; it must not exist.",
+)  # fmt: skip
 @click.pass_obj
 def export(door: Door, id: str, output: str) -> str:
-    """Give a conversation as Markdown, or write it to a file."""
-    text = door.ops().export(id)
+    """Give a conversation as Markdown, or write it to a file, as Markdown or as a notebook."""
+    text = door.ops().export(id, "notebook" if output.endswith(".ipynb") else "markdown")
     if not output:
         return text
     try:
@@ -461,7 +505,7 @@ def runbook_run(
     from opsagent_jupyter.runbooks.runs import run as run_file
 
     order = Order(Path(file), tuple(given), server, name, again, wait, Path(out) if out else None)
-    return run_file(door.ops(), order, instance_of)
+    return run_file(door.ops(), order, instance_of, door.follow)
 
 
 @runbook.command("status")
@@ -472,6 +516,17 @@ def runbook_status(door: Door, file: str) -> pd.DataFrame:
     from opsagent_jupyter.runbooks.runs import status
 
     return status(door.ops(), Path(file) if file else None)
+
+
+@runbook.command("watch")
+@click.argument("file", type=click.Path(dir_okay=False), default="")
+@click.option("--run", "name", default="", help="The run; the newest by default.")
+@click.pass_obj
+def runbook_watch(door: Door, file: str, name: str) -> Any:
+    """Show how a run goes, step by step: who decided, and how long it took. In a notebook it stays up to date."""
+    from opsagent_jupyter.runbooks.progress import watched
+
+    return watched(door.ops(), Path(file) if file else None, name)
 
 
 @runbook.command("verify")
@@ -496,19 +551,66 @@ def runbook_seal(door: Door, file: str, name: str) -> str:
     return seal_file(door.ops(), Path(file), name)
 
 
+@runbook.command("sign")
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.option(
+    "--bound", "bounds", multiple=True, help="name=one|two, name=1..5 or name~pattern; else the value it has."
+)
+@click.option("--on", "-o", multiple=True, help="A database that it may run on; else the one in its parameters.")
+@click.option("--days", type=float, default=30.0, show_default=True, help="How long the signature holds.")
+@click.option("--reason", "-r", default="", help="Why its steps need nobody any more.")
+@click.pass_obj
+def runbook_sign(door: Door, file: str, bounds: Sequence[str], on: Sequence[str], days: float, reason: str) -> Any:
+    """Sign FILE as an approver: up to medium risk its steps then run to the letter without asking; any change voids it."""
+    from opsagent_jupyter.runbooks import cells, signing
+
+    if door.person is None:
+        raise NobodyToSign
+    ops = door.ops()
+    wish = signing.Wish(tuple(bounds), tuple(on), days, reason)
+    vetting = signing.draft(ops.runtime, ops.actor, cells.read(Path(file)), wish, tool_arguments)
+    question = f"{signing.Signature(vetting)}\nType {signing.WORD} to sign this: "
+    if door.person(question).strip() != signing.WORD:
+        raise NotAllowedToSign("Nothing was signed.", hint=f"Whoever signs types the word {signing.WORD}.")
+    return signing.Signature(signing.sign_file(ops.runtime, Path(file), vetting))
+
+
+@runbook.command("signatures")
+@click.argument("file", type=click.Path(dir_okay=False), default="")
+@click.pass_obj
+def runbook_signatures(door: Door, file: str) -> pd.DataFrame:
+    """List the signatures of all runbooks, or of that in FILE: who signed, until when, and which were taken back."""
+    from opsagent_jupyter.runbooks.runs import signatures
+
+    return signatures(door.ops(), Path(file) if file else None)
+
+
+@runbook.command("revoke")
+@click.argument("id")
+@click.option("--reason", "-r", default="", help="Why.")
+@click.pass_obj
+def runbook_revoke(door: Door, id: str, reason: str) -> Any:
+    """Take the signature ID of a runbook back; its steps ask again."""
+    from opsagent_jupyter.runbooks import signing
+
+    ops = door.ops()
+    return signing.Signature(signing.revoke(ops.runtime, ops.actor, id, reason))
+
+
 @runbook.command("begin")
 @click.argument("id")
 @click.option("--on", "-o", required=True, help="The database.")
 @click.option("--server", "-s", default="", help="The server that it must belong to.")
 @click.option("--run", "name", default="", help="The run's name; by default the same parameters are the same run.")
 @click.option("--given", multiple=True, help="name=value of a parameter.")
+@click.option("--vetting", default="", help="The signature by which its steps may run without asking.")
 @click.pass_obj
-def runbook_begin(door: Door, id: str, on: str, server: str, name: str, given: Sequence[str]) -> Any:
+def runbook_begin(door: Door, id: str, on: str, server: str, name: str, given: Sequence[str], vetting: str) -> Any:
     """Name the run that the cells below belong to."""
     from opsagent_jupyter.runbooks.runs import begin
 
     pairs = (word.partition("=") for word in given)
-    return begin(door.ops(), id, on, server, name, {key: value for key, _, value in pairs})
+    return begin(door.ops(), id, on, server, name, {key: value for key, _, value in pairs}, vetting)
 
 
 @runbook.command("gate")

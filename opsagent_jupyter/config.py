@@ -76,6 +76,18 @@ class Settings(Record):
     """Tokens after which a session is stopped; 0 is no limit."""
     model_prices: Prices = ""
     """Prices per million tokens, read/written, by model: ``openai:gpt-5=1.25/10,ollama:qwen3=0/0``. None are built in."""
+    audit_days: int = Field(default=0, ge=0)
+    """Days that ``audit prune`` leaves in the store, when it is not told otherwise; 0 leaves all."""
+    audit_archives: str = ""
+    """The folder that ``audit prune`` archives into, when it is not told otherwise."""
+
+    plugins: str = ""
+    """Distributions of other parties whose plugins may be loaded, with commas between them; none are by default."""
+
+    @property
+    def trusted_plugins(self) -> tuple[str, ...]:
+        """The names of those distributions."""
+        return tuple(filter(None, (name.strip() for name in self.plugins.split(","))))
 
     @property
     def folder(self) -> Path:
@@ -143,6 +155,9 @@ ENVIRONMENT: dict[str, str] = {
     "turn_tokens": "OPSAGENT_TURN_TOKENS",
     "session_tokens": "OPSAGENT_SESSION_TOKENS",
     "model_prices": "OPSAGENT_MODEL_PRICES",
+    "audit_days": "OPSAGENT_AUDIT_DAYS",
+    "audit_archives": "OPSAGENT_AUDIT_ARCHIVES",
+    "plugins": "OPSAGENT_PLUGINS",
 }
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 
 from opsagent_jupyter.contracts import Plugins, Store, Vault
 from opsagent_jupyter.credentials import Secret
 from opsagent_jupyter.errors import OpsAgentError, OutcomeUnknown, PluginError, TargetUnreachable
 from opsagent_jupyter.models import Catalog, Health, Instance, Json
-from opsagent_jupyter.plugin import Connection, Limits
+from opsagent_jupyter.plugin import Connection, Facts, Limits
 from opsagent_jupyter.redaction import Redactor
 
 log = logging.getLogger("opsagent_jupyter")
@@ -72,6 +72,15 @@ class LiveConnections:
         async with self.use(instance) as connection:
             with own_errors(instance.plugin):
                 return await connection.catalog()
+
+    async def facts(self, instance: Instance) -> Mapping[str, Json]:
+        """What a database says of itself for a language model; nothing where its plugin has no such facts."""
+        plugin = self._plugins.plugin(instance.plugin)
+        if not isinstance(plugin, Facts):
+            return {}
+        async with self.use(instance) as connection:
+            with own_errors(instance.plugin):
+                return await plugin.facts(connection)
 
     def describe(self, plugin: str, secret: Secret) -> dict[str, Json]:
         """The settings of a connection string that are no secrets."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from opsagent_jupyter.lifecycle import ApprovalState
 from opsagent_jupyter.models import (
@@ -23,6 +23,7 @@ from opsagent_jupyter.models import (
     Session,
 )
 from opsagent_jupyter.plugin import Connection, Plugin, Tool
+from opsagent_jupyter.vetting import StepRecord, Vetting
 
 T = TypeVar("T")
 #: The vault's field of a one-time secret; its ``instance`` is the id of the approval request.
@@ -31,6 +32,9 @@ ONE_TIME = "one_time_secret"
 
 Place = tuple[datetime, str]
 """Where a row stands in a list by time: its time and its id."""
+Lease = Literal["", "free", "left"]
+"""How a session could be had: not at all, because another holder's lease still runs; free, or held already; or left by a
+holder whose time ran out before it gave the session back, so that its turn may have broken off."""
 
 
 class Store(Protocol):
@@ -39,6 +43,8 @@ class Store(Protocol):
 
     url: str
     """For the eye: no password in it."""
+    log_id: str
+    """Of the audit log; no other store has it."""
 
     # -- audit and feed
     def record(self, *events: AuditEvent) -> int:
@@ -108,14 +114,18 @@ class Store(Protocol):
     def update_session(self, id: str, event: AuditEvent | None = None, **changes: Any) -> Session:
         """Change title, model, instance, server or closed."""
 
-    def lease_session(self, id: str, holder: str, seconds: float) -> bool:
-        """Take or renew the right to work on a session; False when another holder's lease still runs."""
+    def lease_session(self, id: str, holder: str, seconds: float) -> Lease:
+        """Take the right to work on a session, unless another holder's lease still runs."""
+
+    def renew_session(self, id: str, holder: str, seconds: float) -> bool:
+        """Keep a session for longer; False when it is not, or no longer, in the holder's hands, even if it is free again."""
 
     def release_session(self, id: str, holder: str) -> None:
         """Give the lease back."""
 
-    def append(self, message: Message) -> Message:
-        """Append a message (its ``seq`` is set here) and return it."""
+    def append(self, message: Message, holder: str = "", event: AuditEvent | None = None) -> Message:
+        """Append a message (its ``seq`` is set here), with an audit event when it needs one, and return it; ``SessionBusy``
+        when a ``holder`` is given and the session is not, or no longer, in its hands."""
 
     def messages(self, session: str, after: int = 0, limit: int = 10_000) -> Sequence[Message]:
         """Return a transcript's messages with seq > after, in order."""
@@ -165,6 +175,26 @@ class Store(Protocol):
 
     def expire(self, at: datetime) -> Sequence[Approval]:
         """Move what is overdue (pending past expires_at, approved past use_by) to expired; return those."""
+
+    # -- runbooks
+    def add_vetting(self, vetting: Vetting, event: AuditEvent) -> None:
+        """Keep a signature of a runbook."""
+
+    def vetting(self, id: str) -> Vetting:
+        """Return a signature by id or unique prefix; ``VettingUnknown``."""
+
+    def witnessed_vetting(self, id: str) -> Vetting:
+        """Return a signature by its whole id; ``VettingVoid`` unless the audit agrees that just this was signed, by just
+        this person, and that nobody took it back."""
+
+    def vettings(self, runbook: str = "", limit: int = 100) -> Sequence[Vetting]:
+        """Return signatures, of one runbook or of all, newest first."""
+
+    def revoke_vetting(self, id: str, event: AuditEvent) -> Vetting:
+        """Take a signature back; ``VettingVoid`` when it was taken back before."""
+
+    def runbook_steps(self, runbook: str = "", run: str = "", limit: int = 1000) -> Sequence[StepRecord]:
+        """Return how the newest steps stand, of a run, of a runbook or of all, in the order in which they were asked for."""
 
     # -- hosts
     def heartbeat(self, host: Host) -> None:
@@ -228,5 +258,6 @@ class Projection(Protocol):
 
 __all__ = [
     "Actor", "Approval", "ApprovalState", "AuditEvent", "AuditRow", "Connection", "Connections", "Effect", "FeedEntry",
-    "Health", "Host", "Instance", "Message", "Plugin", "Plugins", "Projection", "Session", "Store", "Tool", "Vault",
+    "Health", "Host", "Instance", "Lease", "Message", "Plugin", "Plugins", "Projection", "Session", "StepRecord", "Store",
+    "Tool", "Vault", "Vetting",
 ]  # fmt: skip

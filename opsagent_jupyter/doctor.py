@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from opsagent_jupyter.cards import Card
 from opsagent_jupyter.errors import OpsAgentError
 from opsagent_jupyter.plugin import Accounts
+from opsagent_jupyter.stores.sqlite_library import sqlite3
 
 if TYPE_CHECKING:
     from opsagent_jupyter.api import OpsAgent

@@ -18,7 +18,8 @@
     │                                SchemaOutdated, SchemaTooNew
     ├── AuditError                ── AuditUnavailable, AuditTampered, AuditQueryError
     ├── ModelError                ── UnknownModel, ModelUnavailable, ModelRefused, ModelNonsense, AnswerCutOff
-    ├── RunbookError              ── RunbookMalformed, StepWaiting, StepRefused, StepFailed, StepUnknown, EvidenceTampered
+    ├── RunbookError              ── RunbookMalformed, StepWaiting, StepRefused, StepFailed, StepUnknown, EvidenceTampered,
+    │                                VettingUnknown, VettingVoid, NotAllowedToSign, NobodyToSign
     ├── DemoError
     ├── ProtocolError             ── UnknownMessage, VersionMismatch
     └── RequestError              ── InvalidRequest, InvalidCursor, RequestTooLarge, TooManyRequests, NotAuthenticated,
@@ -545,6 +546,32 @@ class EvidenceTampered(RunbookError):
     """The evidence in this notebook is not what was recorded."""
 
     code = "runbook.tampered"
+
+
+class VettingUnknown(RunbookError):
+    """There is no such signature of a runbook in this store."""
+
+    code = "runbook.vetting_unknown"
+    hint = "`opsagent runbook signatures` lists them; a runbook is signed in each store that it runs in."
+
+
+class VettingVoid(RunbookError):
+    """This signature of a runbook lets nothing pass."""
+
+    code = "runbook.vetting_void"
+
+
+class NotAllowedToSign(RunbookError):
+    """Whoever asks may not sign a runbook, or take a signature back."""
+
+    code = "runbook.not_allowed_to_sign"
+
+
+class NobodyToSign(RunbookError):
+    """A runbook is signed by a person who is asked, and here nobody can be."""
+
+    code = "runbook.nobody_to_sign"
+    hint = "Sign it in a terminal, or in a notebook that you run yourself."
 
 
 class AnswerCutOff(ModelError):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
@@ -41,6 +41,7 @@ from opsagent_jupyter.errors import (
     SecretInClear,
     StoreError,
     UnknownInstance,
+    VettingVoid,
 )
 from opsagent_jupyter.lifecycle import ApprovalState
 from opsagent_jupyter.models import (
@@ -54,6 +55,8 @@ from opsagent_jupyter.models import (
     Host,
     Instance,
     Json,
+    Message,
+    Origin,
     Plan,
     Result,
     Risk,
@@ -65,8 +68,10 @@ from opsagent_jupyter.models import (
     now,
     without_nulls,
 )
+from opsagent_jupyter.origins import origins
 from opsagent_jupyter.plugin import Connection, Limits, Tool
 from opsagent_jupyter.policy import USE_WITHIN, Policy
+from opsagent_jupyter.vetting import RULE, SEAL, Vetting
 
 T = TypeVar("T")
 Decision = Literal["approve", "reject", "withdraw", "revoke"]
@@ -87,6 +92,9 @@ PAGE = 100
 #: Levels of lists and objects in an argument that are recorded.
 NESTED = 20
 
+#: Steps of a run that are looked at: all, so that no number of calls hides an earlier one.
+EVERY = 1_000_000
+
 _GRANT_SEAL = object()
 
 
@@ -106,6 +114,10 @@ class Ask:
     keeps an id once. A random one by default."""
     details: Mapping[str, Json] = field(default_factory=dict)
     """Where it comes from, for the audit: which step of which run of a runbook."""
+    vetting: str = ""
+    """The signature of the runbook that may take the place of a person's decision; only a name, the store has the rest."""
+    told: Mapping[str, str] = field(default_factory=dict)
+    """What the model that asks was told of each database before the conversation: text of databases, like answers."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +145,7 @@ class Prepared:
     assessment: Assessment
     plan: Plan | None = None
     identity: dict[str, Json] = field(default_factory=dict)
+    origins: tuple[Origin, ...] = ()
 
     @property
     def target(self) -> Target:
@@ -146,6 +159,11 @@ class Prepared:
             environment=i.environment,
             identity=self.identity,
         )
+
+    def usual(self, name: str) -> bool:
+        """Whether an argument has the value that the tool gives it by itself."""
+        default = type(self.parsed).model_fields[name].get_default(call_default_factory=True)
+        return bool(default == getattr(self.parsed, name))
 
     def record(self, status: CallStatus, **more: Any) -> CallRecord:
         """The caller's view of this call."""
@@ -200,18 +218,25 @@ class Executor:
         """Take a call through the gate: it ends finished, refused or waiting. Refusals are values, not exceptions;
         ``StoreError`` and ``AuditError`` are raised, because then nothing was recorded and so nothing ran."""
         try:
-            prepared = await self._prepare(ask, actor)
+            call, verdict = await self._stored(self._admitted, ask, actor)
         except (CallRefused, PluginError, CredentialError, ExecutionError) as error:
             return await self._refused(ask, actor, error)
-        verdict = self._verdict(prepared)
         if verdict.decision == "deny":
-            return await self._refused(ask, actor, self.policy.refuse(verdict, prepared.tool.full_name), prepared)
+            return await self._refused(ask, actor, self.policy.refuse(verdict, call.tool.full_name), call)
         if verdict.decision == "allow":
-            return await self._run_reading(prepared, Grant(ask.call, _GRANT_SEAL))
-        return await self._ask_person(prepared, verdict)
+            return await self._run_reading(call, Grant(ask.call, _GRANT_SEAL))
+        return await self._ask_person(call, verdict)
 
-    async def _prepare(self, ask: Ask, actor: Actor) -> Prepared:
-        instance = await self._stored(self.store.instance, ask.on)
+    def _admitted(self, ask: Ask, actor: Actor) -> tuple[Prepared, Verdict]:
+        """Validate and judge a call, and record the intent of one that needs nobody: one trip to the store's thread."""
+        call = self._prepared(ask, actor)
+        verdict = self._verdict(call)
+        if verdict.decision == "allow":
+            self._write(self._event("call.intent", call, status="running"))
+        return call, verdict
+
+    def _prepared(self, ask: Ask, actor: Actor) -> Prepared:
+        instance = self.store.instance(ask.on)
         tool = self.plugins.tool(ask.tool, instance.plugin)
         if tool.plugin != instance.plugin:
             raise CallRefused(
@@ -235,7 +260,7 @@ class Executor:
     # -- reading --------------------------------------------------------------------------------------------------
 
     async def _run_reading(self, call: Prepared, grant: Grant) -> CallRecord:
-        await self._audit(self._event("call.intent", call, status="running"))
+        """Run a call whose intent is recorded."""
         started = time.perf_counter()
         try:
             result = await self._guarded(call, self._read(call, grant))
@@ -333,12 +358,68 @@ class Executor:
             raise
         if call.ask.dry_run:
             return await self._dry_run(call, approval, started)
+        approval, vetting = await self._vetted(call, approval)
         event = self._approval_event("approval.pending", approval, call.actor, status="pending")
-        event = event.model_copy(update={"details": self._clean_values(dict(call.ask.details))})
-        await self._stored(self.store.add_approval, approval, event)
+        event = event.model_copy(update={"details": {**event.details, **self._clean_values(dict(call.ask.details))}})
+        await self._added(approval, event)
+        if vetting is not None:
+            return record_of(await self._pre_approve(approval, vetting))
         return self._record(
             call, "waiting", approval=approval.id, summary=approval.plan.title, milliseconds=_milliseconds(started)
         )
+
+    async def _added(self, approval: Approval, event: AuditEvent) -> None:
+        """Keep a request. Cancelled in that moment, it is known to be kept before anybody is told that the call ended."""
+        adding = asyncio.ensure_future(self._stored(self.store.add_approval, approval, event))
+        try:
+            await asyncio.shield(adding)
+        except asyncio.CancelledError:
+            await adding
+            raise
+
+    async def _vetted(self, call: Prepared, approval: Approval) -> tuple[Approval, Vetting | None]:
+        """The request with the signature that covers it; or with the reason why a person is asked all the same."""
+        if not call.ask.vetting:
+            return approval, None
+        details = call.ask.details
+        try:
+            vetting = await self._signed(call.ask.vetting, approval)
+            place = (str(details.get("runbook")), str(details.get("run")))
+            ran = await self._stored(self.store.runbook_steps, *place, limit=EVERY)
+            vetting.require(approval, details, ran)
+        except VettingVoid as void:
+            reasons = (*approval.reasons, self._clean(f"not pre-approved: {void.message}"))
+            asked = approval.model_copy(update={"reasons": reasons})
+            return asked.model_copy(update={"digest": asked.computed_digest()}), None
+        return approval, vetting
+
+    async def _signed(self, id: str, approval: Approval) -> Vetting:
+        """A signature that may let this request pass now: sealed by this installation, witnessed by the audit, still
+        good by its time and by the policy. ``VettingVoid`` says what it lacks."""
+        vetting = await self._stored(self.store.witnessed_vetting, id)
+        try:
+            sealed = self.vault is not None and self.vault.decrypt(vetting.seal, instance=vetting.id, field=SEAL)
+        except CredentialError:
+            sealed = False
+        if sealed != vetting.digest:
+            raise VettingVoid("the signature was not made with a key of this installation")
+        self.policy.require_vetted(approval, vetting, now(), setup=self.setup)
+        return vetting
+
+    async def _pre_approve(self, approval: Approval, vetting: Vetting) -> Approval:
+        """Decide a request by the policy's rule, on the strength of what an approver signed; whoever was first stays so."""
+        reason, at = self._clean(vetting.told()), now()
+        event = self._approval_event("approval.approved", approval, vetting.signer, status="approved", reason=reason)
+        cited: dict[str, Json] = {"rule": RULE, "vetting": vetting.id, "vetting_digest": vetting.digest}
+        event = event.model_copy(
+            update={"details": {**event.details, **cited, "signed_at": vetting.signed_at.isoformat()}}
+        )
+        changes: dict[str, Any] = {"decided_by": vetting.signer, "decided_at": at, "reason": reason}
+        changes |= {"use_by": at + USE_WITHIN[approval.risk], "evidence": {**approval.evidence, RULE: vetting.cited()}}
+        try:
+            return await self._stored(self.store.move, approval.id, ApprovalState.APPROVED, event, **changes)
+        except ApprovalError:
+            return await self._stored(self.store.approval, approval.id)
 
     async def _planned(self, call: Prepared, verdict: Verdict) -> Prepared:
         """Add what would be done, as the database stands now, and the risk that comes out of it."""
@@ -346,6 +427,7 @@ class Executor:
         async with self.connections.use(call.instance) as connection:
             identity = await connection.identity()
             plan = await self._plan(call, connection)
+        found = await self._stored(self._origins, call) if call.actor.agent else ()
         self._require_no_secret(plan.model_dump(mode="json"))
         risk = highest(verdict.risk, plan.risk, call.assessment.risk)
         reasons = tuple(dict.fromkeys((*verdict.reasons, *plan.reasons)))
@@ -360,7 +442,31 @@ class Executor:
         if final.decision == "deny":
             raise self.policy.refuse(final, call.tool.full_name)
         assessment = Assessment(risk=final.risk, reasons=final.reasons)
-        return replace(call, plan=plan, identity=identity, assessment=assessment)
+        return replace(call, plan=plan, identity=identity, assessment=assessment, origins=found)
+
+    def _origins(self, call: Prepared) -> tuple[Origin, ...]:
+        """Where the model's arguments come from that no person wrote; what it left out the tool filled in itself."""
+        ask, instances = call.ask, self.store.instances()
+        chosen = {"on": ask.on} if self._was_chosen(call, instances) else {}
+        given = {name: value for name, value in call.values.items() if name in ask.arguments and not call.usual(name)}
+        servers = {instance.name: instance.server for instance in instances}
+        return origins({**chosen, **given}, self._transcript(ask.session), told=ask.told, servers=servers)
+
+    def _was_chosen(self, call: Prepared, instances: Sequence[Instance]) -> bool:
+        """Whether the model picked the database: neither the conversation's own nor the only one for this tool."""
+        fitting = [instance for instance in instances if instance.plugin == call.instance.plugin]
+        bound = self.store.session(call.ask.session).instance if call.ask.session else ""
+        return len(fitting) > 1 and call.instance.name != bound
+
+    def _transcript(self, session: str) -> list[Message]:
+        """All of a conversation, page by page."""
+        found: list[Message] = []
+        while session:
+            page = self.store.messages(session, found[-1].seq if found else 0)
+            if not page:
+                break
+            found += page
+        return found
 
     async def _plan(self, call: Prepared, connection: Connection) -> Plan:
         if not call.tool.changes:
@@ -386,6 +492,7 @@ class Executor:
             requester=call.actor,
             session=call.ask.session,
             call=call.ask.call,
+            origins=call.origins,
             policy=self.policy.hash,
             setup=self.setup,
             supersedes=call.ask.supersedes,
@@ -500,7 +607,7 @@ class Executor:
         if approval.computed_digest() != approval.digest:
             raise DigestMismatch
         ask = Ask(approval.tool, dict(approval.arguments), approval.target.instance, approval.session, approval.call)
-        call = await self._prepare(ask, approval.requester)
+        call = await self._stored(self._prepared, ask, approval.requester)
         same = (call.instance.id, call.instance.environment, call.tool.version) == (
             approval.target.instance_id,
             approval.target.environment,
@@ -550,6 +657,17 @@ class Executor:
         if plan.statements != approved.statements:
             raise PreconditionChanged("The statements would be others now.", what="statements")
         self._permit(approval, call, plan.risk)
+        await self._require_still_vetted(approval)
+
+    async def _require_still_vetted(self, approval: Approval) -> None:
+        """Raise when the signature that let a request pass has ended, or was taken back, before the run."""
+        cited = approval.evidence.get(RULE)
+        if cited is None:
+            return
+        try:
+            await self._signed(str(cited.get("id") if isinstance(cited, dict) else ""), approval)
+        except VettingVoid as void:
+            raise CallRefused(f"It was pre-approved, but now {void.message}.") from None
 
     async def _claim(self, approval: Approval) -> Approval | None:
         event = self._approval_event("approval.executing", approval, self._executor, status="executing")
@@ -756,8 +874,11 @@ class Executor:
         return await asyncio.to_thread(function, *arguments, **named)
 
     async def _audit(self, event: AuditEvent) -> None:
+        await self._stored(self._write, event)
+
+    def _write(self, event: AuditEvent) -> None:
         try:
-            await self._stored(self.store.record, event)
+            self.store.record(event)
         except StoreError as error:
             raise AuditUnavailable(
                 f"The audit record could not be written, so {event.tool or 'the call'} is not run: {error.message}",
@@ -805,6 +926,9 @@ class Executor:
             summary=self._clean(approval.plan.title),
             host=self.host.id,
             setup=self.setup,
+            details=self._clean_values({"origins": [one.model_dump(mode="json") for one in approval.origins]})
+            if approval.origins
+            else {},
         )
 
     def _record(self, call: Prepared, status: CallStatus, **more: Any) -> CallRecord:
@@ -821,7 +945,9 @@ class Executor:
 
     def _clean_result(self, result: Result) -> Result:
         """A result without secrets: a database's statements and names can hold some."""
-        return Result.model_validate(struck(result.model_dump(), self._clean))
+        shape = result.model_dump()
+        clean = struck(shape, self._clean)
+        return result if clean == shape else Result.model_validate(clean)
 
     def _clean(self, text: str) -> str:
         return self.connections.redact(text)
@@ -891,6 +1017,8 @@ def record_of(approval: Approval) -> CallRecord:
 def told(approval: Approval) -> str:
     """One plain sentence on where a request stands."""
     who = approval.decided_by.name if approval.decided_by else "nobody"
+    if RULE in approval.evidence:
+        who = f"{who} in advance, by a signed runbook"
     effect = approval.effect.summary.removesuffix(".") if approval.effect else ""
     because = f" ({approval.reason})" if approval.reason else ""
     sentences = {

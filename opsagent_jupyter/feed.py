@@ -80,7 +80,8 @@ def call_events(store: Store, entry: FeedEntry) -> Sequence[protocol.Event]:
     """The end of a call that needed nobody, as the audit has it; other records are nobody's news."""
     for row in store.audit_rows(int(entry.key) - 1, 1):
         said = json.loads(row.body)
-        if said["type"] in ("call.outcome", "call.refused"):
+        # the row after it, when retention has removed this one
+        if row.seq == int(entry.key) and said["type"] in ("call.outcome", "call.refused"):
             names = ("server", "instance", "tool", "call", "session", "approval", "status", "summary")
             facts = {name: said[name] for name in names}
             risk, took = said.get("risk") or "", said.get("milliseconds")

@@ -182,6 +182,23 @@ class Effect(Record):
     """The rows, when a reading call needed an approval."""
 
 
+class Origin(Record):
+    """Where something in a language model's call comes from that no person wrote; found in the transcript by code."""
+
+    argument: str
+    """Which argument, with the place in it: ``index``, ``columns[1]``; ``on`` is the database that was chosen."""
+    kind: Literal["database", "model"]
+    """``database``: it stands in what a database or a tool answered. ``model``: neither there nor in a person's words."""
+    text: str
+    """The part of the value that this is about, cut to a readable length."""
+    tool: str = ""
+    """The tool whose answer it is from; empty for what the database said of itself."""
+    call: str = ""
+    instance: str = ""
+    server: str = ""
+    at: AwareDatetime | None = None
+
+
 class Approval(Record):
     """The durable question about one call, and everything that became of it."""
 
@@ -198,6 +215,8 @@ class Approval(Record):
     session: str = ""
     call: str = ""
     """Id of the tool call within the session's transcript."""
+    origins: tuple[Origin, ...] = ()
+    """What in a language model's call was not said by a person; bound by the digest where there is some."""
     policy: str
     """Hash of the policy under which it was asked."""
     setup: str
@@ -222,8 +241,11 @@ class Approval(Record):
 
     def bound(self) -> str:
         """The digest's input: canonical JSON of everything that was approved."""
+        # A request without origins is bound as it was before there were any, so that older digests hold.
+        origins = {"origins": [origin.model_dump(mode="json") for origin in self.origins]} if self.origins else {}
         return canonical(
             {
+                **origins,
                 "v": 1,
                 "tool": self.tool,
                 "tool_version": self.tool_version,

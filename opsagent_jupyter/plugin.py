@@ -50,7 +50,8 @@ class Arg:
 
     help: str
     slot: str = ""
-    """table, column, columns, index, pid, role, sql, query_id, number, word: how text fills it and names complete it."""
+    """How text fills it and names complete it: table, column, columns, index, pid, role, roles, user, sql, sort, query_id,
+    number, seconds, word."""
     example: str = ""
 
 
@@ -111,6 +112,15 @@ class Accounts(Protocol):
 
     async def excess(self, connection: Any) -> tuple[str, ...]:
         """Say what the account of a connection that shall only read could change all the same."""
+
+
+@runtime_checkable
+class Facts(Protocol):
+    """What a plugin may have besides: what a language model is told of a database before a conversation."""
+
+    async def facts(self, connection: Any) -> Mapping[str, Json]:
+        """Return a few facts by name, the most telling first: version, role, size, rights; each a text, a number or a
+        short list. It only reads, and quickly: what takes longer than a second is left out."""
 
 
 Run = Callable[..., Awaitable[Any]]

@@ -104,7 +104,7 @@ class Redactor:
         """Return the text without its secrets."""
         try:
             spans = self._known(text) + _likely(text)
-            return _struck(text, spans) if spans else text
+            return struck_out(text, spans) if spans else text
         except Exception:  # noqa: BLE001 - fail closed: whatever went wrong, the text does not pass
             return WITHHELD
 
@@ -184,7 +184,7 @@ def _places(form: str, text: str) -> Iterator[tuple[int, int]]:
         start = text.find(form, start + 1)
 
 
-def _struck(text: str, spans: list[tuple[int, int]]) -> str:
+def struck_out(text: str, spans: list[tuple[int, int]]) -> str:
     """The text with each stretch of covered characters replaced once."""
     parts: list[str] = []
     end = 0

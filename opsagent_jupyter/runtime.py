@@ -64,8 +64,8 @@ log = logging.getLogger("opsagent_jupyter")
 SECRET_VARIABLE = re.compile(r"(API_?KEY|ACCESS_KEY|ENCRYPTION_KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
 #: The audit's event for what a turn took of a language model.
 USAGE = "model.usage"
-#: Seconds that a turn waits for what a database says of itself, and for which that counts.
-FACTS_PATIENCE, FACTS_AGE = 3.0, 600.0
+#: Seconds that a turn waits for what a database says of itself, after which nobody waits, and for which that counts.
+FACTS_PATIENCE, FACTS_LIMIT, FACTS_AGE = 3.0, 20.0, 600.0
 #: Seconds that other hosts leave to the one where an approved call was asked for.
 COURTESY = 0.3
 
@@ -81,13 +81,14 @@ class Runtime:
         self.host = Host(id=new_id(), kind=kind, pid=os.getpid(), machine=platform.node(), started_at=at, seen_at=at)
         self.policy = settings.policy()
         self.store = open_store(settings.resolved_store_url())
-        self.plugins = PluginRegistry()
+        self.plugins = PluginRegistry(settings.trusted_plugins)
         self.redactor = Redactor()
         self.redactor.add(*held_secrets(settings, os.environ))
         self.vault: Vault = open_vault(store_dir=settings.folder, shared=settings.shared)
         self.model_keys = ModelKeys(settings.folder, self.vault)
         self._models: dict[tuple[str, str], Any] = {}
         self._known_facts: dict[str, tuple[float, str]] = {}
+        self._asking_facts: dict[str, asyncio.Task[None]] = {}
         self.limits = Limits(deadline=settings.deadline, change_deadline=settings.change_deadline, rows=settings.rows)
         self.connections = LiveConnections(self.store, self.plugins, self.vault, self.limits, self.redactor)
         self.executor = Executor(
@@ -581,18 +582,35 @@ class Runtime:
         return {instance.name: line for instance, line in zip(instances, lines, strict=True) if line}
 
     async def _facts(self, instance: Instance) -> str:
-        from opsagent_jupyter.agent.prompts import facts_of
-
+        """The line about one database. A server that does not answer delays one turn by some seconds, and no other."""
         until, line = self._known_facts.get(instance.id, (0.0, ""))
         if self._loop.time() < until:
             return line
+        if instance.id not in self._asking_facts:
+            asking = self._asking_facts[instance.id] = asyncio.ensure_future(self._read_facts(instance))
+            self._tasks.add(asking)
+            asking.add_done_callback(self._tasks.discard)
+            await asyncio.wait({asking}, timeout=FACTS_PATIENCE)
+        return self._known_facts.get(instance.id, (0.0, ""))[1]
+
+    async def _read_facts(self, instance: Instance) -> None:
+        from opsagent_jupyter.agent.prompts import facts_line, facts_of
+        from opsagent_jupyter.agent.shield import Shield
+
         line = ""
-        with suppress(OpsAgentError, TimeoutError):
-            async with asyncio.timeout(FACTS_PATIENCE):
-                health = await self.connections.health(instance)
-                line = self.redactor.redact(facts_of(health, await self.connections.catalog(instance)))
-        self._known_facts[instance.id] = (self._loop.time() + (FACTS_AGE if line else FACTS_AGE / 10), line)
-        return line
+        try:
+            async with asyncio.timeout(FACTS_LIMIT):
+                facts = await self.connections.facts(instance)
+                line = facts_line(facts)
+                if not line:
+                    health = await self.connections.health(instance)
+                    line = facts_of(health, await self.connections.catalog(instance))
+        except (OpsAgentError, TimeoutError) as error:
+            log.info("%s says nothing of itself now (%s)", instance.name, type(error).__name__)
+        finally:
+            told = Shield.of(instance).text(self.redactor.redact(line))
+            self._known_facts[instance.id] = (self._loop.time() + (FACTS_AGE if told else FACTS_AGE / 10), told)
+            self._asking_facts.pop(instance.id, None)
 
     # -- models ---------------------------------------------------------------------------------------------------
 

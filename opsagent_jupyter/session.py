@@ -8,14 +8,23 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from opsagent_jupyter import protocol
 from opsagent_jupyter.agent.events import Usage
-from opsagent_jupyter.contracts import Plugins, Store
+from opsagent_jupyter.agent.interruptions import (
+    end_of,
+    is_unfinished,
+    missing_record,
+    traces,
+    unanswered,
+    with_requests,
+)
+from opsagent_jupyter.contracts import Lease, Plugins, Store
 from opsagent_jupyter.errors import OpsAgentError, SessionBusy, SessionClosed
 from opsagent_jupyter.executor import Ask, Executor, record_of, struck
-from opsagent_jupyter.lifecycle import DECIDED, OPEN, ApprovalState
+from opsagent_jupyter.lifecycle import OPEN, ApprovalState
 from opsagent_jupyter.models import Actor, Approval, AuditEvent, CallRecord, Instance, Message, Risk, Session, new_id
 from opsagent_jupyter.redaction import place_of
 
@@ -27,6 +36,8 @@ Publish = Callable[[protocol.Event], None]
 log = logging.getLogger("opsagent_jupyter")
 #: Seconds to wait for a session that another host works on, before it is called busy.
 PATIENCE = 1.0
+#: How far the clocks of two hosts may be apart.
+CLOCKS = timedelta(minutes=10)
 #: Opens the language model of a session: (model name, instances) -> chat model.
 OpenModel = Callable[[str, Sequence[Instance]], Any]
 
@@ -98,8 +109,9 @@ class Conversation:
         return await self._turn(turn, actor, self._redact(text), model)  # it is kept, and read by the model
 
     async def resume(self, actor: Actor, turn: TurnRecord | None = None) -> TurnRecord | None:
-        """Go on after decisions, when nothing is waiting any more; None when there is nothing to go on with."""
-        if not await self._answerable():
+        """Go on after decisions, when nothing is waiting any more, or with a turn that broke off because its host ended;
+        None when there is nothing to go on with."""
+        if not await self._rest():
             return None
         turn = await self._turn(turn or TurnRecord(self.id), actor, None, "")
         return turn if turn.state != "running" else None
@@ -117,13 +129,13 @@ class Conversation:
 
     async def _turn(self, turn: TurnRecord, actor: Actor, text: str | None, model: str) -> TurnRecord:
         async with self._turns:
-            await self._take_lease()
+            lease = await self._take_lease()
             self._task = asyncio.current_task()
             self.current = turn
             renewing = asyncio.create_task(self._renew())
             try:
                 # Asked again under the lock and the lease: another screen or host may have gone on meanwhile.
-                if text is not None or await self._answerable():
+                if text is not None or await self._rest() in ("answers", lease):
                     await self._worked(turn, actor, text, model)
             finally:
                 self._task = self.current = None
@@ -132,28 +144,33 @@ class Conversation:
                     await asyncio.shield(self._stored(self._store.release_session, self.id, self._holder))
         return turn
 
-    async def _take_lease(self) -> None:
+    async def _take_lease(self) -> Lease:
         """Take the session over; a host that has just told the end of its turn gives it back a moment later."""
         deadline = time.monotonic() + PATIENCE
-        while not await self._stored(self._store.lease_session, self.id, self._holder, self._lease):
+        while not (lease := await self._stored(self._store.lease_session, self.id, self._holder, self._lease)):
             if time.monotonic() > deadline:
                 raise SessionBusy
             await asyncio.sleep(0.05)
+        return lease
+
+    async def _held(self) -> bool:
+        """Renew the lease; False when this host slept too long, and another one may have gone on with the session."""
+        return await self._stored(self._store.renew_session, self.id, self._holder, self._lease)
 
     async def _worked(self, turn: TurnRecord, actor: Actor, text: str | None, model: str) -> None:
         session = await self._opened(text, model)
+        await self._answered_calls()  # what broke off is told before what is asked next
         if text is not None:
             await self._append(turn, role="user", text=text, author=actor.name)
         self._event(turn, "started")
         try:
-            await self._answered_calls()
             await self._run_agent(turn, actor, session)
         except asyncio.CancelledError:
-            await asyncio.shield(self._keep_partial(turn, session.model))
+            await asyncio.shield(self._broken_off(turn, actor, session.model))
             turn.state = "cancelled"
             self._event(turn, "cancelled", text=turn.text)
         except OpsAgentError as error:
-            await self._keep_partial(turn, session.model)
+            await self._broken_off(turn, actor, session.model)
             self._failed(turn, error)
         except Exception as error:  # noqa: BLE001  # a bug must end the turn, not leave it running
             log.error("a turn failed inside: %s", place_of(error))  # noqa: TRY400
@@ -186,27 +203,41 @@ class Conversation:
 
         instances = await self._stored(self._store.instances)
         tools = [tool for plugin in sorted({i.plugin for i in instances}) for tool in self._plugins.tools(plugin)]
+        facts = await self._voice.facts(session.model, instances)
         events = loop.run(
             model=self._voice.open_model(session.model, instances),
             tools=tools,
             instances=instances,
             focus=session.instance,
-            transcript=await self._stored(self._store.messages, self.id),
-            dispatch=lambda request: self._dispatch(request, actor, session),
+            transcript=await self._transcript(),
+            dispatch=lambda request: self._dispatch(request, actor, session, facts),
             limits=await self._stored(self._voice.limits, self.id),
             spend=turn.spend,
-            facts=await self._voice.facts(session.model, instances),
+            facts=facts,
         )
         async with aclosing(events):  # a turn that breaks off here must not go on in the background
             async for event in events:
                 await self._handle(turn, event, session.model)
 
-    async def _dispatch(self, request: ToolRequest, actor: Actor, session: Session) -> CallRecord:
+    async def _transcript(self) -> Sequence[Message]:
+        """What was said, with the requests that wait for a person at their calls."""
+        messages = await self._stored(self._store.messages, self.id)
+        pending = await self._stored(self._store.approvals, session=self.id, states=(ApprovalState.PENDING,))
+        return with_requests(messages, {approval.call: approval.id for approval in pending})
+
+    async def _dispatch(
+        self, request: ToolRequest, actor: Actor, session: Session, facts: Mapping[str, str]
+    ) -> CallRecord:
         """The model's only way to a database: through the gate, as an agent on the person's behalf."""
+        if not await self._held():
+            raise SessionBusy
         asker = actor.model_copy(update={"agent": True})
         on = request.on or session.instance
-        ask = Ask(request.tool, dict(request.arguments), on, session=self.id, call=request.id)
-        return await self._executor.submit(ask, asker)
+        ask = Ask(request.tool, dict(request.arguments), on, session=self.id, call=request.id, told=facts)
+        record = await self._executor.submit(ask, asker)
+        if record.status == "waiting" and not await self._held():
+            raise SessionBusy
+        return record
 
     async def _handle(self, turn: TurnRecord, event: AgentEvent, model: str) -> None:
         from opsagent_jupyter.agent import loop
@@ -227,6 +258,9 @@ class Conversation:
                 self._call(turn, record)
             case loop.ToolSaid(call_id=call_id, text=text):
                 known = turn.calls.get(call_id)
+                if known and known.status == "running":  # the turn has ended without it
+                    known = known.model_copy(update={"status": "cancelled", "summary": text})
+                    self._call(turn, known)
                 await self._append(turn, role="tool", text=text, call=call_id, calls=(known,) if known else ())
             case loop.Parked():
                 turn.state = "parked"
@@ -243,73 +277,90 @@ class Conversation:
         turn.state, turn.error = "failed", error
         self._event(turn, "failed", text=error.message, error=error)
 
-    async def _keep_partial(self, turn: TurnRecord, model: str) -> None:
-        text = turn.text[turn.stored :].strip()
-        if text:
-            turn.stored = len(turn.text)
-            with suppress(OpsAgentError):
+    async def _broken_off(self, turn: TurnRecord, actor: Actor, model: str) -> None:
+        """Keep what was said of an answer, and end the calls that were open: nobody goes on with this turn."""
+        with suppress(OpsAgentError):
+            await self._withdraw_late(actor)
+            await self._answered_calls()
+            text = turn.text[turn.stored :].strip()
+            if text:
+                turn.stored = len(turn.text)
                 await self._append(turn, role="assistant", text=text, model=model, partial=True)
 
     # -- calls that waited ----------------------------------------------------------------------------------------
 
-    async def _answerable(self) -> bool:
-        """Whether some parked call has ended and none of the session's requests is still open."""
-        waiting = await self._stored(
-            self._store.approvals, session=self.id, states=tuple(OPEN - {ApprovalState.UNKNOWN})
-        )
-        return not waiting and bool(await self._unanswered())
-
-    async def _unanswered(self) -> list[CallRecord]:
+    async def _rest(self) -> Literal["answers", "left", ""]:
+        """What there is to go on with: parked calls have ended and none of the session's requests is open any more, or the
+        last exchange has no end. The latter is nobody's wish, and to be ended, only in a session that was ``left``."""
         messages = await self._stored(self._store.messages, self.id)
-        answered = {message.call for message in messages if message.role == "tool"}
-        return [
-            call
-            for message in messages
-            if message.role == "assistant"
-            for call in message.calls
-            if call.id not in answered
-        ]
+        open_ = tuple(OPEN - {ApprovalState.UNKNOWN})
+        waiting = await self._stored(self._store.approvals, session=self.id, states=open_)
+        if not waiting and unanswered(messages):
+            return "answers"
+        return "left" if is_unfinished(messages, {approval.call for approval in waiting}) else ""
 
     async def _answered_calls(self) -> None:
-        """Write the answer of each call that ended since; a call that never reached the gate is said not to have run."""
+        """Write the answer of each call that has ended, or whose host has; one that still waits for a person is left out."""
         from opsagent_jupyter.agent.shield import Shield
         from opsagent_jupyter.agent.transcript import DEFAULT_CAPS, tool_text
 
+        messages = await self._stored(self._store.messages, self.id)
+        calls = unanswered(messages)
+        if not calls:
+            return
+        approvals = await self._stored(self._store.approvals, session=self.id, limit=1000)
+        requests: dict[str, Approval] = {approval.call: approval for approval in approvals}
         instances = await self._stored(self._store.instances)
-        requests: dict[str, Approval] = {
-            approval.call: approval
-            for approval in await self._stored(self._store.approvals, session=self.id, limit=1000)
-        }
-        for call in await self._unanswered():
+        traces_ = await self._traces(messages, calls)
+        for call in calls:
             approval = requests.get(call.id)
-            if (
-                approval is not None
-                and approval.state not in DECIDED - OPEN
-                and approval.state is not ApprovalState.UNKNOWN
-            ):
+            if approval is not None and approval.state in OPEN - {ApprovalState.UNKNOWN}:
                 continue
-            record = record_of(approval) if approval else _interrupted(call)
-            turn = TurnRecord(self.id)
+            known = traces_.get(call.id, {})
+            record = record_of(approval) if approval else end_of(call, known)
+            # In one transaction: a host that has lost the session says nothing of its calls in the audit either.
+            event = None if approval else missing_record(record, known, self._holder)
             text = tool_text(record, DEFAULT_CAPS, Shield.named(record.instance, instances))
-            await self._append(turn, role="tool", text=text, call=call.id, calls=(record,))
+            await self._append(TurnRecord(self.id), event, role="tool", text=text, call=call.id, calls=(record,))
+
+    async def _withdraw_late(self, actor: Actor) -> None:
+        """Take back requests that this host brought after another one, which took it for dead, had answered their calls."""
+        answered = {message.call for message in await self._stored(self._store.messages, self.id)}
+        for approval in await self._stored(self._store.approvals, session=self.id, states=(ApprovalState.PENDING,)):
+            if approval.call in answered and approval.requester.id == actor.id:
+                await self._executor.decide(approval.id, "withdraw", actor, "the conversation went on without it")
+
+    async def _traces(self, messages: Sequence[Message], calls: Sequence[CallRecord]) -> Mapping[str, Any]:
+        """What the audit knows of calls, by their ids."""
+        ids = {call.id for call in calls}
+        asked = min(message.created_at for message in messages if ids & {call.id for call in message.calls})
+        filters = {"session": self.id, "since": (asked - CLOCKS).isoformat()}
+        rows = await self._stored(self._store.audit_page, before=None, limit=10_000, filters=filters)
+        return traces(rows, ids)
 
     # -- writing and telling --------------------------------------------------------------------------------------
 
     def _redact(self, text: str) -> str:
         return self._executor.connections.redact(text)
 
-    async def _append(self, turn: TurnRecord, **fields: Any) -> Message:
+    async def _append(self, turn: TurnRecord, event: AuditEvent | None = None, **fields: Any) -> Message:
         if fields["role"] != "tool":  # what a tool answers is clean already, and has a form to keep
             fields["text"] = self._redact(fields["text"])
         message = Message(session=self.id, seq=0, turn=turn.id, **fields)
-        return await self._stored(self._store.append, message)
+        writing = asyncio.ensure_future(self._stored(self._store.append, message, self._holder, event))
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:  # what follows has to know what was written, or it would be written twice
+            with suppress(OpsAgentError):
+                await writing
+            raise
 
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(self._lease / 3)
             with suppress(OpsAgentError):
-                if not await self._stored(self._store.lease_session, self.id, self._holder, self._lease):
-                    self.cancel()  # this host slept too long: another one goes on with the session
+                if not await self._held():
+                    self.cancel()
                     return
 
     async def _stored(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
@@ -341,8 +392,3 @@ class Conversation:
                 hint=error.hint if error else "",
             )
         )
-
-
-def _interrupted(call: CallRecord) -> CallRecord:
-    text = "no answer: the turn was cancelled or its host ended before this call was answered; it changed nothing"
-    return call.model_copy(update={"status": "cancelled", "summary": text, "error_code": "call.interrupted"})

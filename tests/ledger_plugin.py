@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ from typing import Annotated
 from opsagent_jupyter.errors import DatabaseError, MalformedDsn, OutcomeUnknown, PreconditionFailed
 from opsagent_jupyter.models import Assessment, Catalog, Effect, Health, Json, Plan, Result, Risk, Table
 from opsagent_jupyter.plugin import Arg, Limits, Note, Toolbox
+from opsagent_jupyter.stores.sqlite_library import sqlite3
 
 tools = Toolbox("ledger", version="1")
 

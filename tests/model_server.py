@@ -1,15 +1,16 @@
 """Model servers on the loopback that speak the streaming protocols of OpenAI, Anthropic, Google, Bedrock
-and Ollama, and break on demand."""
+and Ollama, and break on demand. What a client of OpenAI's sends is held against the provider's rules."""
 
 from __future__ import annotations
 
 import json
+import re
 import struct
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -29,6 +30,8 @@ class Turn:
     """The connection ends after so many pieces."""
     silent: float = 0.0
     """Seconds before the first byte."""
+    pause: float = 0.0
+    """Seconds before each piece."""
     headers: tuple[tuple[str, str], ...] = ()
     tokens: tuple[int, int] = (5, 9)
     """(read, written) as the provider counts them."""
@@ -39,12 +42,62 @@ class Server:
     """A running server: its address, its script, and what it was asked."""
 
     url: str
-    script: list[Turn]
+    script: Sequence[Turn] | Callable[[dict[str, Any]], Turn]
+    """One answer after the other, the last one again and again; or what answers a request."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    """What was wrong with requests of OpenAI's protocol."""
+    hung_up: int = 0
+    """Answers whose client was gone before their end."""
 
-    def next(self) -> Turn:
+    def answer(self, asked: dict[str, Any]) -> Turn:
+        """What is said to a request."""
+        if callable(self.script):
+            return self.script(asked)
         return self.script[min(len(self.requests), len(self.script)) - 1]
+
+
+def openai_faults(asked: dict[str, Any]) -> Iterator[str]:
+    """Where a request breaks the rules of chat completions, stricter than the provider: each call has exactly one answer,
+    directly after the message that made it and in its order; roles are right; nothing is empty; ids are used once."""
+    messages = asked["messages"]
+    declared = {tool["function"]["name"] for tool in asked.get("tools", ())}
+    roles = [message["role"] for message in messages]
+    if roles[:2] != ["system", "user"] or roles.count("system") != 1:
+        yield f"it begins with {roles[:2]}"
+    if roles[-1] not in ("user", "tool"):
+        yield f"it ends with a message of the {roles[-1]}"
+    ids = [call["id"] for message in messages for call in message.get("tool_calls") or ()]
+    if len(set(ids)) != len(ids):
+        yield f"an id of a call is used twice: {ids}"
+    open_: list[str] = []
+    for place, message in enumerate(messages):
+        yield from (f"message {place}: {fault}" for fault in _message_faults(message, open_, declared))
+    if open_:
+        yield f"nobody answers {open_}"
+
+
+def _message_faults(message: dict[str, Any], open_: list[str], declared: set[str]) -> Iterator[str]:
+    """What is wrong with one message after which the calls in ``open_`` wait for their answers."""
+    calls = message.get("tool_calls") or []
+    if not message.get("content") and not calls:
+        yield "it says nothing"
+    if message["role"] == "tool":
+        if not open_ or message["tool_call_id"] != open_.pop(0):
+            yield f"it answers {message['tool_call_id']}, which is not the next open call"
+        return
+    if open_:
+        yield f"a {message['role']} message comes before the answers to {open_}"
+    open_[:] = [call["id"] for call in calls]
+    if calls and message["role"] != "assistant":
+        yield "only the assistant makes calls"
+    for call in calls:
+        name = call["function"]["name"]
+        if call["type"] != "function" or not re.fullmatch(r"[\w-]{1,64}", name) or name not in declared:
+            yield f"there is no function {name!r}"
+        if not isinstance(json.loads(call["function"]["arguments"]), dict):
+            yield f"the arguments of {name} are no object"
 
 
 def openai_pieces(turn: Turn, model: str) -> Iterator[bytes]:
@@ -154,13 +207,17 @@ class Handler(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
         told.requests.append(asked)
         told.headers.append({name.lower(): value for name, value in self.headers.items()})
-        turn = told.next()
+        if self.path.endswith("/chat/completions"):
+            told.faults += openai_faults(asked)
+        turn = told.answer(asked)
         time.sleep(turn.silent)
-        with suppress(ConnectionError):  # the client may have gone: that is what some tests are about
+        try:
             if turn.body or turn.status != 200:
                 self._whole(turn)
             else:
                 self._stream(turn, str(asked.get("model", "gemini-test")))
+        except ConnectionError:  # that is what some tests are about
+            told.hung_up += 1
         self.close_connection = True
 
     def _whole(self, turn: Turn) -> None:
@@ -182,6 +239,7 @@ class Handler(BaseHTTPRequestHandler):
         for number, piece in enumerate(pieces):
             if number == turn.stops_after:
                 return
+            time.sleep(turn.pause)
             self.wfile.write(piece)
             self.wfile.flush()
 
@@ -204,11 +262,11 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(*script: Turn) -> Iterator[Server]:
-    """Run a server for a while."""
+def serving(*script: Turn, answer: Callable[[dict[str, Any]], Turn] | None = None) -> Iterator[Server]:
+    """Run a server for a while: it says what the script has, or what ``answer`` makes of each request."""
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    told = Server(f"http://127.0.0.1:{server.server_port}", list(script))
+    told = Server(f"http://127.0.0.1:{server.server_port}", answer or list(script))
     server.told = told
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

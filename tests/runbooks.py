@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -83,3 +84,22 @@ class Site:
             return done.returncode, json.loads(done.stdout)
         except ValueError:
             raise AssertionError(f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}") from None
+
+    def at_terminal(self, *words: str, typed: str, timeout: float = 120) -> tuple[int, str]:
+        """Exit code and JSON answer of a command at whose terminal somebody types a line."""
+        ours, theirs = pty.openpty()
+        try:
+            with subprocess.Popen(
+                [sys.executable, "-m", "opsagent_jupyter.cli", "--json", *words],
+                env={**os.environ, **self.environment},
+                stdin=theirs,
+                stdout=subprocess.PIPE,
+                stderr=theirs,
+                text=True,
+            ) as running:
+                os.write(ours, f"{typed}\n".encode())
+                said, _ = running.communicate(timeout=timeout)
+        finally:
+            os.close(ours)
+            os.close(theirs)
+        return running.returncode, said

@@ -1,4 +1,5 @@
-"""A conversation as a Markdown document: who asked what, what was called, what a person decided, what came of it.
+"""A conversation as a Markdown document or a notebook: who asked what, what was called, what a person decided, what came
+of it.
 
 Whatever a person, a model or a database wrote stands in code blocks or is escaped: it is read as text in every viewer.
 """
@@ -6,8 +7,10 @@ Whatever a person, a model or a database wrote stands in code blocks or is escap
 from __future__ import annotations
 
 import html
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from opsagent_jupyter.agent.transcript import handle
 from opsagent_jupyter.models import CallRecord, Message, Session
@@ -18,6 +21,41 @@ def document(session: Session, messages: Sequence[Message]) -> str:
     outcomes = {message.call: message for message in messages if message.role == "tool"}
     lines = [*_head(session), *(line for message in messages for line in _entry(message, outcomes))]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def notebook(session: Session, messages: Sequence[Message]) -> str:
+    """The same as the JSON of a notebook that reads well without a kernel: a cell of prose for each message, no outputs.
+    With a kernel that reaches the store it opens the conversation again, and fetches the rows of each result."""
+    outcomes = {message.call: message for message in messages if message.role == "tool"}
+    cells = [
+        _prose("head", _head(session)),
+        _code("open", f"%load_ext opsagent_jupyter\n%opsagent open {session.id[:32]}"),
+    ]
+    for message in messages:
+        lines = list(_entry(message, outcomes))
+        if lines:
+            cells.append(_prose(f"message-{message.seq}", lines))
+        cells += [_code(f"rows-{message.seq}-{n}", handle(call)) for n, call in enumerate(_kept(message, outcomes))]
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    whole = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+
+
+def _prose(id: str, lines: Iterable[str]) -> dict[str, Any]:
+    return {"cell_type": "markdown", "id": id, "metadata": {}, "source": "\n".join(lines).rstrip()}
+
+
+def _code(id: str, text: str) -> dict[str, Any]:
+    return {"cell_type": "code", "execution_count": None, "id": id, "metadata": {}, "outputs": [], "source": text}
+
+
+def _kept(message: Message, outcomes: dict[str, Message]) -> Iterator[str]:
+    """The calls of a message that have rows in the store, by their ids."""
+    for call in message.calls if message.role == "assistant" else ():
+        answer = outcomes.get(call.id)
+        if answer and answer.calls and answer.calls[0].result and answer.calls[0].result.tables:
+            yield call.id
 
 
 def _head(session: Session) -> Iterator[str]:

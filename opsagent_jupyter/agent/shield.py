@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from opsagent_jupyter.models import CallRecord, Effect, Instance, Json, Result, Table
-from opsagent_jupyter.redaction import STRUCK, Redactor
+from opsagent_jupyter.redaction import STRUCK, Redactor, struck_out
 
 M = TypeVar("M", Result, Effect, CallRecord)
 #: Keys in an instance's settings.
@@ -24,8 +24,25 @@ _FIGURE = re.compile(r"[\d.,:%-]{1,6}")
 _STATEMENT = re.compile(
     r"\b(?:select|insert|update|delete|values|where|merge|copy|set|key|filter|cond)\b", re.IGNORECASE
 )
-_LITERAL = re.compile(r"'(?:[^']|'')*(?:'|\Z)|\$(\w*)\$.*?(?:\$\1\$|\Z)", re.DOTALL)
-_COMPARED = r"""["'`]?\)?(?:::[\w ]+?)?\s*(?:=|<>|!=|<=?|>=?|!?~~?\*?|:|\b(?:in|like|ilike|between|any)\b)[\s=]*"""
+#: Literals of statements; a text that was cut may lack the end. They are atomic: no text can make them slow.
+_ESCAPED = r"""(?>\be'(?:[^'\\]|\\.|'')*(?:'|\Z))"""
+_PLAIN = r"(?>'(?:[^']|'')*(?:'|\Z))"
+_DOLLARS = r"\$(\w*)\$.*?(?:\$\1\$|\Z)"
+#: As SQL reads a text, and as English does, where the apostrophe of "doesn't" begins nothing: what either finds is struck.
+_LITERALS = tuple(
+    re.compile(f"{_ESCAPED}|{begins}{_PLAIN}|{_DOLLARS}", re.DOTALL | re.IGNORECASE) for begins in ("", r"(?<!\w)")
+)
+_LIST = rf"(?>\((?:[^()']|{_PLAIN})*(?:\)|\Z))"
+_VALUE = rf"""(?:{_ESCAPED}|{_PLAIN}|{_LIST}|(?>"(?:[^"\\]|\\.)*(?:"|\Z))|[^\s,;)}}\]]+)"""
+_NAMED = r"""\bCOLUMN\b["'`]?\)?(?:::[\w ]+?)?\s*"""
+#: Where a value stands that is compared with a column, kept in it, or put into it.
+_PLACES = (
+    rf"{_NAMED}(?:=|<>|!=|<=?|>=?|!?~~?\*?|:|\b(?:in|like|ilike|any)\b)[\s=]*({_VALUE})",
+    rf"{_NAMED}\b(?:not\s+)?between\s+({_VALUE}\s+and\s+{_VALUE})",
+    r"""(?<![^\s,;(){}\[\]=<>!])([^\s,;(){}\[\]=<>!]+)\s*(?:=|<>|!=|<=?|>=?)\s*["`]?(?:\w+["`]?\.["`]?)*COLUMN\b""",
+    rf"\([^()]*\bCOLUMN\b[^()]*\)\s*=\s*({_LIST})",
+    rf"\bCOLUMN\b.*?\bvalues\s*({_LIST}(?:\s*,\s*{_LIST})*)",
+)
 
 
 @dataclass(frozen=True)
@@ -66,11 +83,11 @@ class Shield:
         """A text without the literals of statements, and without what is compared with a masked column."""
         if not self:
             return text
-        for column in self.columns:
-            anchored = rf"(\b{re.escape(column)}\b{_COMPARED})(\([^)]*(?:\)|\Z)|\"[^\"]*(?:\"|\Z)|[^\s,;)}}\]]+)"
-            text = re.sub(anchored, rf"\g<1>{STRUCK}", text, flags=re.IGNORECASE)
+        spans = [span for column in self.columns for span in _kept_in(column, text)]
         mentions = any(re.search(rf"\b{re.escape(column)}\b", text, re.IGNORECASE) for column in self.columns)
-        return _LITERAL.sub(STRUCK, text) if mentions or _STATEMENT.search(text) else text
+        if mentions or _STATEMENT.search(text):
+            spans += [match.span() for literal in _LITERALS for match in literal.finditer(text)]
+        return struck_out(text, spans) if spans else text
 
     # -- what is secret
 
@@ -157,6 +174,13 @@ class Shield:
 def _column(name: str) -> str:
     """The last part of ``schema.table.column``, in lower case and without quotes."""
     return name.rpartition(".")[2].strip('"').lower()
+
+
+def _kept_in(column: str, text: str) -> Iterator[tuple[int, int]]:
+    """Where values of a column stand in a statement, a plan, a document or a message."""
+    for place in _PLACES:
+        pattern = place.replace("COLUMN", re.escape(column))
+        yield from (match.span(1) for match in re.finditer(pattern, text, re.IGNORECASE | re.DOTALL))
 
 
 def _told(value: Json) -> Iterator[str]:

@@ -225,7 +225,9 @@ class Reading:
 def tool_message(call_id: str, tool: str, text: str) -> ToolMessage:
     """A tool's answer in a model's history; anything but a success is marked as an error, for models that look."""
     answer = read_answer(text)
-    fine = text.startswith("waiting ") or (answer is not None and answer.status in {"succeeded", "waiting"})
+    fine = text.startswith(("waiting ", "no answer yet")) or (
+        answer is not None and answer.status in {"succeeded", "waiting"}
+    )
     return ToolMessage(text, tool_call_id=call_id, name=model_name(tool), status="success" if fine else "error")
 
 

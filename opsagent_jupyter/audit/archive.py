@@ -2,30 +2,28 @@
 
 A stretch holds every row whole, with its hashes, so a folder of archives can be verified without the store. What is archived
 is itself recorded in the chain, with the hash at which the stretch ends: the store vouches for its archives, and they for it.
-Nothing is ever removed from the store here.
+Nothing is removed from the store here; ``retention.py`` does that with what is archived.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import duckdb
-
-from opsagent_jupyter.audit import chain
-from opsagent_jupyter.audit.projection import BATCH, memory, quoted
+from opsagent_jupyter.audit.anchor import Anchor, anchor_of
+from opsagent_jupyter.audit.archives import NAME, digest_of, manifest_of, require_reach, walk, walk_file
+from opsagent_jupyter.audit.projection import locked, memory
 from opsagent_jupyter.audit.query import AuditReader, When, moment
 from opsagent_jupyter.contracts import Store
 from opsagent_jupyter.errors import AuditError, AuditTampered
-from opsagent_jupyter.models import AuditEvent, AuditRow, Json
+from opsagent_jupyter.models import AuditEvent, Json
 
 #: The event by which the chain knows of an archive.
 ARCHIVED = "audit.archived"
-_NAME = "audit-{first:012d}-{last:012d}.parquet"
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Archive:
         return f"{self.file} holds events {self.first} to {self.last}, head {self.head[:16]}."
 
     def details(self) -> dict[str, Json]:
-        """What the chain keeps of it."""
+        """What the chain and the manifest keep of it."""
         return asdict(self)
 
 
@@ -54,35 +52,47 @@ def archive(store: Store, reader: AuditReader, folder: Path, before: When, event
     whole = reader.verify()
     if not whole.ok:
         raise AuditTampered(str(whole), first_bad=whole.first_bad)
-    seq, prev_hash = verify_archives(store, folder)
-    last = _last_before(reader, seq, before)
-    if last <= seq:
-        return None
-    made = _written(reader, folder, seq + 1, last, prev_hash)
-    store.record(event.model_copy(update={"type": ARCHIVED, "status": "succeeded", "details": made.details()}))
-    return made
+    with alone(folder):
+        end = Anchor(*verify_archives(store, folder))
+        last = last_before(reader, end.seq, before)
+        if last <= end.seq:
+            return None
+        made = _written(reader, folder, last, end)
+        store.record(event.model_copy(update={"type": ARCHIVED, "status": "succeeded", "details": made.details()}))
+        return made
 
 
 def verify_archives(store: Store, folder: Path) -> tuple[int, str]:
     """Walk the chain through a folder's archives, and compare its end with the store: the last (seq, hash). Whether the
     newest files are missing, the events ``audit.archived`` in the store tell."""
-    seq, head = 0, chain.GENESIS
-    with closing(memory()) as database:
-        for path in sorted(folder.glob("audit-*.parquet")):
-            for rows in _rows(database, path):
-                seq, head = chain.verify(rows, seq, head)
-            if not path.name.endswith(f"-{seq:012d}.parquet"):
-                raise AuditTampered(f"{path} ends at event {seq}: its end was cut off.", first_bad=seq + 1)
-    if seq and [row.hash for row in store.audit_rows(seq - 1, 1)] != [head]:
+    end, begins = walk(folder), anchor_of(store)
+    if begins.seq:
+        require_reach(folder, end, begins)
+    if end.seq > begins.seq and [row.hash for row in store.audit_rows(end.seq - 1, 1)] != [end.hash]:
         raise AuditTampered(
-            f"The archives in {folder} end at event {seq} with another hash than the store has there.",
+            f"The archives in {folder} end at event {end.seq} with another hash than the store has there.",
             hint="Keep both as evidence; name another folder to archive this store.",
-            first_bad=seq,
+            first_bad=end.seq,
         )
-    return seq, head
+    return end
 
 
-def _last_before(reader: AuditReader, after: int, before: When) -> int:
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep others from writing into the folder, and clear away what a killed one has left."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        if not locked(lock):
+            raise AuditError(f"Another process archives into {folder}.", hint="Wait until it has ended.")
+        for part in folder.glob("part-*"):
+            part.unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(lock)
+
+
+def last_before(reader: AuditReader, after: int, before: When) -> int:
     """The last of the rows before the first one that is too new: clocks differ, and a stretch has no holes."""
     limit = moment(before).isoformat()
     found = reader.sql(
@@ -92,35 +102,34 @@ def _last_before(reader: AuditReader, after: int, before: When) -> int:
     return int(found["last"].fillna(0)[0])
 
 
-def _written(reader: AuditReader, folder: Path, first: int, last: int, prev_hash: str) -> Archive:
-    """Write the stretch, read it back, and give it its name only when it verifies."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = folder / _NAME.format(first=first, last=last)
+def _written(reader: AuditReader, folder: Path, last: int, end: Anchor) -> Archive:
+    """Write the stretch, read it back, and give it its name only when it verifies; then its manifest."""
+    path = folder / NAME.format(first=end.seq + 1, last=last)
     part = folder / f"part-{os.getpid()}.parquet"
     try:
-        reader.export(part, between=(first, last))
+        reader.export(part, between=(end.seq + 1, last))
         with closing(memory()) as database:
-            seq, head = first - 1, prev_hash
-            for rows in _rows(database, part):
-                seq, head = chain.verify(rows, seq, head)
-        if seq != last:
-            raise AuditError(f"{part} ends at event {seq}, not at {last}.", hint="Archive again.")
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        part.replace(path)
+            reached = walk_file(database, part, end)
+        if reached.seq != last:
+            raise AuditError(f"{part} ends at event {reached.seq}, not at {last}.", hint="Archive again.")
+        made = Archive(path.name, end.seq + 1, last, end.hash, reached.hash, digest_of(part))
+        _settle(part, path)
     finally:
         part.unlink(missing_ok=True)
-    return Archive(path.name, first, last, prev_hash, head, digest)
+    manifest = folder / f"part-{os.getpid()}.json"
+    manifest.write_text(json.dumps(made.details(), indent=1) + "\n", encoding="utf-8")
+    _settle(manifest, manifest_of(path))
+    return made
 
 
-def _rows(database: duckdb.DuckDBPyConnection, path: Path) -> Iterator[list[AuditRow]]:
-    """The rows of an archive in the order of the file."""
-    try:
-        found = database.execute(
-            f"SELECT seq, event_id, body, prev_hash, hash FROM read_parquet({quoted(path)}) ORDER BY seq"  # noqa: S608 - ours
-        )
-        while rows := found.fetchmany(BATCH):
-            yield [AuditRow._make(row) for row in rows]
-    except duckdb.Error as error:
-        raise AuditError(f"{path} cannot be read: {error}", hint="Restore it from a backup.") from None
+def _settle(part: Path, path: Path) -> None:
+    """Make a file durable under its name."""
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    part.replace(path)
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

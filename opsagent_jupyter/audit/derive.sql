@@ -1,4 +1,4 @@
--- The typed columns of rows of the chain: `links` holds seq, event_id, body, prev_hash and hash. {more} is for verification.
+-- The typed columns of rows of the chain: `{source}` holds seq, event_id, body, prev_hash and hash. {more} is for verification.
 -- A risk level that this release does not know counts as critical.
 SELECT
     seq,
@@ -43,5 +43,5 @@ FROM (
         "arguments": "JSON", "statements": ["VARCHAR"], "reason": "VARCHAR", "summary": "VARCHAR",
         "error_code": "VARCHAR", "milliseconds": "DOUBLE", "host": "VARCHAR", "setup": "VARCHAR", "details": "JSON"
     }') AS event
-    FROM links
+    FROM {source}
 )

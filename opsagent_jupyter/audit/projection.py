@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,10 @@ import numpy as np
 import pyarrow as pa
 
 from opsagent_jupyter.audit import chain
+from opsagent_jupyter.audit.anchor import BEGINNING, Anchor, anchor_of, steady
+from opsagent_jupyter.audit.blocks import BLOCK, LINKS, block_after
+from opsagent_jupyter.audit.queries import derive, quoted, sql
+from opsagent_jupyter.audit.rollups import gather, gather_anew
 from opsagent_jupyter.contracts import Store
 from opsagent_jupyter.errors import AuditError, AuditTampered, OpsAgentError
 from opsagent_jupyter.models import AuditRow
@@ -40,8 +43,8 @@ log = logging.getLogger("opsagent_jupyter")
 BATCH = 10_000
 #: What offsets of 32 bits can count.
 MOST_BYTES = 2**31 - 1
-#: Raise it with every change of schema.sql, derive.sql or views.sql: files of older layouts are then rebuilt.
-LAYOUT = 2
+#: Raise it with every change of what a file holds (schema, derive, views, kept_*): files of older layouts are rebuilt.
+LAYOUT = 3
 #: No extension is ever looked for: offline that costs seconds.
 OFFLINE: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,
@@ -51,8 +54,8 @@ OFFLINE: dict[str, str | bool | int | float | list[str]] = {
 CONFIG = OFFLINE | {"storage_compatibility_version": "v1.5.0"}
 #: Seconds to wait for a file that is in use, before the store alone answers.
 PATIENCE = 0.25
-#: The input of derive.sql.
-LINKS = pa.schema([("seq", pa.int64()), *((name, pa.string()) for name in ("event_id", "body", "prev_hash", "hash"))])
+#: Rows that are asked for at first, one by one: most carries are a catch-up of a few.
+FEW = 200
 
 _BUSY = (
     "Could not set lock",
@@ -110,17 +113,6 @@ def interruptible() -> Iterator[None]:
         raise KeyboardInterrupt from None
 
 
-@cache
-def sql(name: str) -> str:
-    """The text of a .sql file beside this module."""
-    return (Path(__file__).parent / f"{name}.sql").read_text(encoding="utf-8")
-
-
-def derive(more: str = "") -> str:
-    """The query that takes the typed columns out of the bodies of ``links``, and more expressions after them."""
-    return sql("derive").replace("{more}", more)
-
-
 def links(rows: Sequence[AuditRow]) -> pa.RecordBatch:
     """Rows of the chain as Arrow, the input of derive.sql."""
     return batch_of(rows, LINKS)
@@ -137,13 +129,18 @@ def batch_of(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.RecordBatch
 
 
 def texts(values: Sequence[str]) -> pa.Array:
-    """Texts as Arrow, four times as fast as Arrow takes them out of Python one by one."""
-    encoded = [value.encode() for value in values]
+    """Texts as Arrow, four times as fast as Arrow takes them out of Python one by one. Somebody may have made something else
+    of one (SQLite keeps a value of any type in a column of text): it is shown as Python writes it."""
+    encoded = [str(value).encode() for value in values]
     ends = np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)))
     if not encoded or ends[-1] > MOST_BYTES:
-        return pa.array(values, pa.string())
+        return pa.array([*map(str, values)], pa.string())
     offsets = np.concatenate(([0], ends)).astype(np.int32)
     return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
+
+
+class CopyOutrun(AuditError):
+    """The store was pruned further than this copy had come, so the two have nothing in common to compare."""
 
 
 class DuckProjection:
@@ -167,7 +164,7 @@ class DuckProjection:
             if not mine:
                 return None
             try:
-                return self._carried()
+                return steady(self.store, self._carried)
             except duckdb.Error as error:
                 if is_busy(error):
                     return None
@@ -181,6 +178,11 @@ class DuckProjection:
             if mine:
                 self._rebuilt()
             return mine
+
+    def forget(self) -> int | None:
+        """Carry, and let go of what was pruned from the store since; None when the file is in use."""
+        self._carried_to = None
+        return self.carry()
 
     def take_notices(self) -> list[str]:
         """What happened to the file that its readers should know; said once."""
@@ -203,7 +205,7 @@ class DuckProjection:
         except OSError as error:
             raise _failure(self.path, error) from None
         try:
-            yield _locked(lock)
+            yield locked(lock)
         finally:
             os.close(lock)
 
@@ -213,11 +215,13 @@ class DuckProjection:
             if new:
                 self.path.chmod(0o600)
             database.execute("SET TimeZone = 'UTC'")
-            # Batches are derived and written by all threads; who needs an order has seq.
-            database.execute("SET preserve_insertion_order = false")
             layout = layout_of(database)
+            outrun = False
             if layout == LAYOUT:
-                return self._append(database)
+                try:
+                    return self._append(database)
+                except CopyOutrun:
+                    outrun = True
             if layout is None and not database.execute("SELECT 1 FROM duckdb_tables()").fetchall():
                 create(database)
                 return self._append(database)
@@ -226,7 +230,9 @@ class DuckProjection:
                 f"{self.path} was written by a newer release of OpsAgent.",
                 hint="Upgrade this installation: pip install -U opsagent_jupyter.",
             )
-        if layout is None:
+        if outrun:
+            self._set_aside("older than what the store still holds", mark="old")
+        elif layout is None:
             self._set_aside()
         else:
             self._set_aside("of an older layout", mark="old")
@@ -235,15 +241,28 @@ class DuckProjection:
     def _append(self, database: duckdb.DuckDBPyConnection) -> int:
         """Read the high-water mark and insert what follows it, in one transaction: the data is the bookkeeping."""
         database.execute("BEGIN")
-        seq, prev_hash = last(database, "audit")
-        following = Following(self.store, seq, prev_hash, self.path)
+        place = self._begin(database)
+        following = Following(self.store, *place, self.path)
         if following:
             database.register("links", following.reader())
             database.execute(f"INSERT INTO audit BY NAME {derive()}")
+            gather(database, place.seq, following.seq)
         database.execute("COMMIT")
         self._carried_to = following.seq, following.hash
         following.settle()
-        return following.seq - seq
+        return following.seq - place.seq
+
+    def _begin(self, database: duckdb.DuckDBPyConnection) -> Anchor:
+        """The row that the next one follows; what was pruned from the store leaves the file."""
+        begins, place = anchor_of(self.store), last(database, "audit")
+        if not place.seq or not begins.seq:
+            return begins if not place.seq else place
+        require_witness(database, "audit", begins, place, self.path)
+        (old,) = database.execute("SELECT count(*) FROM audit WHERE seq <= ?", [begins.seq]).fetchall()[0]
+        if old:
+            database.execute("DELETE FROM audit WHERE seq <= ?", [begins.seq])
+            gather_anew(database)
+        return max(place, begins)
 
     def _set_aside(self, why: str = "damaged", mark: str = "corrupt") -> None:
         """Rename the file and its log of writes; nothing that may be evidence is deleted."""
@@ -272,8 +291,9 @@ class Following:
         self.seq = seq
         self.hash = prev_hash
         self._stopped: OpsAgentError | KeyboardInterrupt | None = None
-        self._next = store.audit_rows(max(seq - 1, 0), BATCH)
-        if seq:
+        self._next = store.audit_rows(max(seq - 1, 0), min(FEW, BATCH))
+        self._few = len(self._next) < min(FEW, BATCH)
+        if seq and anchor_of(store) != (seq, prev_hash):
             _require_same_log(self._next, seq, prev_hash, path)
             self._next = self._next[1:]
 
@@ -289,9 +309,18 @@ class Following:
             while self._next:
                 self.seq, self.hash = chain.verify(self._next, self.seq, self.hash)
                 yield links(self._next)
+                if self._few:  # the end, as far as was seen at the beginning
+                    break
+                yield from self._blocks()
                 self._next = self._store.audit_rows(self.seq, BATCH)
         except (OpsAgentError, KeyboardInterrupt) as error:
             self._stopped = error
+
+    def _blocks(self) -> Iterator[pa.RecordBatch]:
+        """As many rows as verify at a glance; those that do not are looked at one by one."""
+        while block := block_after(self._store, self.seq, self.hash, min(BLOCK, BATCH)):
+            self.seq, self.hash = block.seq, block.hash
+            yield block.rows
 
     def settle(self) -> None:
         """Raise what stopped the stream, if anything did."""
@@ -353,10 +382,23 @@ def create(database: duckdb.DuckDBPyConnection) -> None:
     database.execute("COMMIT")
 
 
-def last(database: duckdb.DuckDBPyConnection, table: str) -> tuple[int, str]:
-    """The (seq, hash) of the newest row; the beginning of a chain when there is none."""
+def last(database: duckdb.DuckDBPyConnection, table: str) -> Anchor:
+    """The newest row; the beginning of a chain when there is none."""
     rows = database.table(table).order("seq DESC").limit(1).project("seq, hash").fetchall()
-    return (int(rows[0][0]), str(rows[0][1])) if rows else (0, chain.GENESIS)
+    return Anchor(int(rows[0][0]), str(rows[0][1])) if rows else BEGINNING
+
+
+def require_witness(database: duckdb.DuckDBPyConnection, table: str, begins: Anchor, place: Anchor, path: Path) -> None:
+    """The file knows the row that the store's first one follows, and as the same; ``AuditTampered`` or ``CopyOutrun``."""
+    if place.seq < begins.seq:
+        raise CopyOutrun(f"{path.name} ends at event {place.seq}, before what the store still holds.")
+    kept = database.table(table).filter(f"seq >= {begins.seq}").order("seq").limit(1).project("seq, hash").fetchall()
+    if kept and kept[0][0] == begins.seq and kept[0] != begins:
+        raise AuditTampered(
+            f"{path.name} has another row {begins.seq} than the one that the store was pruned after.",
+            hint="Keep both as evidence and run `opsagent audit verify`.",
+            first_bad=begins.seq,
+        )
 
 
 def _require_same_log(rows: Sequence[AuditRow], seq: int, prev_hash: str, path: Path) -> None:
@@ -371,12 +413,7 @@ def _require_same_log(rows: Sequence[AuditRow], seq: int, prev_hash: str, path: 
     )
 
 
-def quoted(path: Path) -> str:
-    """A path as a text of SQL."""
-    return "'" + str(path).replace("'", "''") + "'"
-
-
-def _locked(file: int) -> bool:
+def locked(file: int) -> bool:
     """Take the lock if it is free. It goes with the file handle, so a killed carrier leaves none behind."""
     try:
         if sys.platform == "win32":

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from difflib import get_close_matches
@@ -17,24 +17,26 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 
-from opsagent_jupyter.audit import chain
+from opsagent_jupyter.audit import rollups
+from opsagent_jupyter.audit.anchor import BEGINNING, Anchor, anchor_of, steady
+from opsagent_jupyter.audit.archives import archived
+from opsagent_jupyter.audit.blocks import LINKS
 from opsagent_jupyter.audit.frames import CATEGORIES, RISKS, audit_frame, frame_of
 from opsagent_jupyter.audit.projection import (
     BATCH,
-    LINKS,
+    CopyOutrun,
     DuckProjection,
     Following,
     attach,
-    derive,
     interruptible,
     is_damaged,
     last,
     links,
     memory,
-    quoted,
-    sql,
+    require_witness,
 )
-from opsagent_jupyter.audit.verification import Verification, readable, verify
+from opsagent_jupyter.audit.queries import derive, parquet, quoted, sql
+from opsagent_jupyter.audit.verification import Verification, readable, verify, with_archives
 from opsagent_jupyter.contracts import Store
 from opsagent_jupyter.errors import AuditError, AuditQueryError, AuditTampered
 
@@ -45,6 +47,10 @@ When = str | date | datetime | timedelta
 
 #: Limits of one SQL query.
 SECONDS, ROWS, MEMORY = 30.0, 100_000, "2GB"
+#: Said when the answer is not about all events there ever were.
+ARCHIVED_ROWS = (
+    "Events 1 to {} are archived and not part of this answer; name the folder of the archives to read them too."
+)
 #: What a connection that runs somebody's SQL may do besides answering: nothing. No file, no variable of the caller, no
 #: way to unlock it.
 LOCKDOWN = (
@@ -91,6 +97,8 @@ class OpenAudit:
 
     database: duckdb.DuckDBPyConnection
     notices: list[str] = field(default_factory=list)
+    archives: Sequence[Path] = ()
+    begins: Anchor = BEGINNING
 
 
 class AuditReader:
@@ -107,13 +115,15 @@ class AuditReader:
         *,
         limit: int | None = None,
         unverified: bool = False,
+        archives: str | Path | None = None,
         **filters: str | None,
     ) -> pd.DataFrame:
         """The audit as a DataFrame, the newest row last, complete at this moment.
 
         Filters: risk (that level and up), status, server, instance, tool (full or short name), actor (id or name),
         session and approval (an id or its beginning). ``limit`` keeps the newest rows. What is worth knowing about the
-        answer stands in ``attrs["notices"]``. ``unverified`` shows a broken log as it is.
+        answer stands in ``attrs["notices"]``. ``unverified`` shows a broken log as it is. With the folder of the
+        ``archives`` the rows that were pruned from the store are read too, after the chain through them was verified.
         """
         given = _checked({"since": since, "until": until, **filters})
         where = _condition(given)
@@ -125,12 +135,20 @@ class AuditReader:
             _explain_status(audit, found, given.get("status"))
             return _noted(found, audit)
 
-        return self._read(answer, unverified=unverified)
+        return self._read(answer, unverified=unverified, archives=archives)
 
-    def sql(self, text: str, *, seconds: float = SECONDS, rows: int = ROWS, unverified: bool = False) -> pd.DataFrame:
+    def sql(
+        self,
+        text: str,
+        *,
+        seconds: float = SECONDS,
+        rows: int = ROWS,
+        unverified: bool = False,
+        archives: str | Path | None = None,
+    ) -> pd.DataFrame:
         """The answer to one SELECT over ``audit`` and the views beside it, in DuckDB's SQL; stopped after ``seconds``,
-        cut at ``rows`` with a notice. It can read nothing else and change nothing."""
-        return self._read(lambda audit: _answer(audit, text, seconds, rows), unverified=unverified)
+        cut at ``rows`` with a notice. It can read nothing else and change nothing. ``archives`` as in ``frame``."""
+        return self._read(lambda audit: _answer(audit, text, seconds, rows), unverified=unverified, archives=archives)
 
     def export(
         self,
@@ -154,10 +172,17 @@ class AuditReader:
         span = "true" if between is None else f"seq BETWEEN {int(between[0])} AND {int(between[1])}"
         return self._read(lambda audit: _export(audit, target, given, span), unverified=unverified)
 
-    def verify(self, checkpoint: tuple[int, str] | None = None) -> Verification:
+    def verify(self, checkpoint: tuple[int, str] | None = None, archives: str | Path | None = None) -> Verification:
         """Recompute the chain from the store's rows, and compare them with its head, with the copy in DuckDB and with a
-        checkpoint (count, head) that was kept elsewhere."""
-        return verify(self._store, self._projection, checkpoint)
+        checkpoint (count, head) that was kept elsewhere; with the folder of the ``archives`` from the first event on."""
+        found = verify(self._store, self._projection, checkpoint)
+        if archives is None:
+            return found
+        return with_archives(found, anchor_of(self._store), Path(archives).expanduser(), checkpoint)
+
+    def forget(self) -> None:
+        """Let the copy in DuckDB go of what was pruned from the store; while the file is in use, the next carry does."""
+        self._projection.forget()
 
     def checkpoint(self) -> dict[str, Any]:
         """Count, head and time of the audit as it is now, to be kept where nobody who can write the store can write.
@@ -168,38 +193,49 @@ class AuditReader:
             raise AuditTampered(str(found), first_bad=found.first_bad)
         return {"count": found.rows, "head": found.head, "time": datetime.now(UTC).isoformat(timespec="seconds")}
 
-    def _read(self, query: Callable[[OpenAudit], T], *, unverified: bool) -> T:
+    def _read(self, query: Callable[[OpenAudit], T], *, unverified: bool, archives: str | Path | None = None) -> T:
         """Run a query on the complete audit. When the copy turns out to be damaged, the store alone answers."""
-        opened = self._as_found if unverified else self._complete
+        folder = None if archives is None else Path(archives).expanduser()
+        opened = self._as_found if unverified else lambda: self._complete(folder)
         try:
-            with interruptible(), opened() as audit:
-                return query(audit)
+            return self._asked(opened, query)
         except duckdb.Error as error:
             if not is_damaged(error):
                 raise _failed(error) from None
         with suppress(AuditError):
             self._projection.rebuild()
         try:
-            with interruptible(), self._complete(alone=True) as audit:
-                return query(audit)
+            return self._asked(lambda: self._complete(folder, alone=True), query)
         except duckdb.Error as error:
             raise _failed(error) from None
 
+    def _asked(self, opened: Callable[[], AbstractContextManager[OpenAudit]], query: Callable[[OpenAudit], T]) -> T:
+        def ask() -> T:
+            with interruptible(), opened() as audit:
+                return query(audit)
+
+        return steady(self._store, ask)
+
     @contextmanager
-    def _complete(self, *, alone: bool = False) -> Iterator[OpenAudit]:
-        """The carried rows and those that follow. The file is attached before the rest is read, so nothing can move
-        from one to the other in between; alone means without the file."""
+    def _complete(self, folder: Path | None, *, alone: bool = False) -> Iterator[OpenAudit]:
+        """The archived rows if asked for, the carried ones and those that follow. The file is attached before the rest is
+        read, so nothing can move from one to the other in between; alone means without the file."""
         with closing(memory()) as database:
             audit = OpenAudit(database)
-            seq, prev_hash = (0, chain.GENESIS) if alone else self._attach_carried(audit)
-            following = Following(self._store, seq, prev_hash, self._projection.path)
-            _define(audit, following.reader() if following else None, carried=seq > 0)
+            place, carried = (anchor_of(self._store), False) if alone else self._attach_carried(audit)
+            following = Following(self._store, *place, self._projection.path)
+            audit.begins = begins = anchor_of(self._store)
+            if begins.seq and folder is None:
+                audit.notices.append(ARCHIVED_ROWS.format(begins.seq))
+            audit.archives = archived(folder, begins) if folder is not None else ()
+            _define(audit, following.reader() if following else None, carried=carried)
             following.settle()
             audit.notices[:0] = self._projection.take_notices()
             yield audit
 
-    def _attach_carried(self, audit: OpenAudit) -> tuple[int, str]:
-        """Carry, attach the file, and return its last (seq, hash); the chain's beginning when it cannot be had."""
+    def _attach_carried(self, audit: OpenAudit) -> tuple[Anchor, bool]:
+        """Carry, attach the file, and return its last row, or the one that the store's first follows when there is none,
+        and whether there is one."""
         path = self._projection.path
         try:
             self._projection.carry()
@@ -207,9 +243,17 @@ class AuditReader:
             raise
         except AuditError as error:
             audit.notices.append(error.message)
+        begins = anchor_of(self._store)
         if not attach(audit.database, path, audit.notices):
-            return 0, chain.GENESIS
-        return last(audit.database, "carried.audit")
+            return begins, False
+        place = last(audit.database, "carried.audit")
+        try:
+            require_witness(audit.database, "carried.audit", begins, place, path)
+        except CopyOutrun as error:
+            audit.notices.append(error.message)
+            audit.database.execute("DETACH carried")
+            return begins, False
+        return (place, True) if place.seq else (begins, False)
 
     @contextmanager
     def _as_found(self) -> Iterator[OpenAudit]:
@@ -282,21 +326,34 @@ def _explain_status(audit: OpenAudit, found: pd.DataFrame, status: str | None) -
 
 
 def _define(audit: OpenAudit, rows: pa.RecordBatchReader | None, *, carried: bool) -> None:
-    """Make the view ``audit`` of what is carried and what is not, and the views over it."""
+    """Make the view ``audit`` of what is archived, what is carried and what is not, and the views over it."""
     database = audit.database
-    parts = ["SELECT * REPLACE (CAST(risk AS risk_level) AS risk) FROM carried.audit"] if carried else []
-    if rows is not None or not carried:
-        database.execute(sql("schema").replace("TABLE audit", "TABLE tail"))
+    more = rows is not None or not carried
+    begins = str(audit.begins.seq)
+    parts = []
+    if audit.archives:
+        old = derive(source=parquet(audit.archives))
+        parts.append(sql("archived").replace("{begins}", begins).replace("{rows}", old))
+    if carried:
+        parts.append(sql("carried").replace("{begins}", begins))
+    if more:
+        database.execute(sql("schema").partition(");")[0].replace("TABLE audit", "TABLE tail") + ")")
         parts.append("FROM tail")
     if rows is not None:
         database.register("links", rows)
         database.execute(f"INSERT INTO tail BY NAME {derive()}")
         database.unregister("links")
-    database.execute(f"CREATE VIEW audit AS {' UNION ALL '.join(parts)}")
+    database.execute(f"CREATE VIEW audit AS {' UNION ALL BY NAME '.join(f'({part})' for part in parts)}")
+    if audit.archives:
+        rollups.define(database, carried=False, source="audit")
+    else:
+        rollups.define(database, carried=carried, source="tail" if more else "")
     database.execute(sql("views"))
 
 
 def _answer(audit: OpenAudit, text: str, seconds: float, rows: int) -> pd.DataFrame:
+    if audit.archives:
+        audit.database.execute(f"SET allowed_paths = [{', '.join(map(quoted, audit.archives))}]")
     for statement in LOCKDOWN:
         audit.database.execute(statement)
     for compared, by_rank in _BY_RANK:

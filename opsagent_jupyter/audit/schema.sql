@@ -34,3 +34,54 @@ CREATE TABLE audit (
     prev_hash    VARCHAR NOT NULL USING COMPRESSION uncompressed,
     hash         VARCHAR NOT NULL USING COMPRESSION uncompressed
 );
+
+-- What the views below would gather from all rows, kept with every carry. `key` finds the row that a new event belongs to,
+-- `first` and `seq` are its oldest and newest event.
+CREATE TABLE kept_outcomes (
+    call         VARCHAR NOT NULL USING COMPRESSION uncompressed,
+    status       VARCHAR,
+    risk         risk_level,
+    tool         VARCHAR,
+    server       VARCHAR,
+    instance     VARCHAR,
+    time         TIMESTAMPTZ,
+    milliseconds DOUBLE,
+    error_code   VARCHAR,
+    summary      VARCHAR USING COMPRESSION zstd,
+    approval     VARCHAR,
+    seq          BIGINT,
+    first        BIGINT,
+    key          UUID
+);
+CREATE TABLE kept_approvals (
+    approval     VARCHAR NOT NULL,
+    state        VARCHAR,
+    risk         risk_level,
+    tool         VARCHAR,
+    server       VARCHAR,
+    instance     VARCHAR,
+    environment  VARCHAR,
+    requested_by VARCHAR,
+    requested_at TIMESTAMPTZ,
+    decided_by   VARCHAR,
+    decision     VARCHAR,
+    decided_at   TIMESTAMPTZ,
+    reason       VARCHAR USING COMPRESSION zstd,
+    ended_at     TIMESTAMPTZ,
+    outcome      VARCHAR USING COMPRESSION zstd,
+    statements   VARCHAR[],
+    session      VARCHAR,
+    digest       VARCHAR,
+    seq          BIGINT,
+    first        BIGINT,
+    key          UUID
+);
+CREATE TABLE kept_changes (
+    server           VARCHAR,
+    day              DATE,
+    tool             VARCHAR,
+    changes          BIGINT,
+    high_or_critical BIGINT,
+    seq              BIGINT,
+    key              UUID
+);

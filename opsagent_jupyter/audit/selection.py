@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import duckdb
 
-from opsagent_jupyter.audit.projection import sql
+from opsagent_jupyter.audit.queries import sql
 from opsagent_jupyter.audit.query import FILTERS, AuditReader, OpenAudit, aside
 from opsagent_jupyter.errors import AuditQueryError
 from opsagent_jupyter.models import AuditRow

@@ -7,35 +7,44 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import duckdb
 import pyarrow as pa
 
 from opsagent_jupyter.audit import chain
+from opsagent_jupyter.audit.agreement import Agreement, Stretch
+from opsagent_jupyter.audit.anchor import Anchor, anchor_of
+from opsagent_jupyter.audit.archives import hash_at, require_reach
+from opsagent_jupyter.audit.archives import walk as walk_archives
 from opsagent_jupyter.audit.projection import (
     DuckProjection,
     attach,
     batch_of,
-    derive,
     interruptible,
     is_damaged,
     last,
     links,
     memory,
-    sql,
     without_collector,
 )
+from opsagent_jupyter.audit.queries import derive, sql
 from opsagent_jupyter.contracts import Store
-from opsagent_jupyter.errors import AuditTampered
+from opsagent_jupyter.errors import AuditError, AuditTampered
 from opsagent_jupyter.models import AuditRow, canonical
 
 #: Said when there is nothing to compare the whole log with.
 NO_CHECKPOINT = (
     "No checkpoint was given: a log that was rewritten from somewhere on, or cut at its end, before it was carried "
     "looks like a true one. Keep checkpoints where nobody who can write the store can write."
+)
+#: Said when retention has removed rows; how many, and the hash of the last.
+PRUNED_ROWS = (
+    "Rows 1 to {0} were archived and removed from the store, which begins after the one with the hash {1}. "
+    "With the folder of the archives they are verified too."
 )
 #: Rows that are fetched and hashed at a time, while DuckDB compares those before.
 LARGE_BATCH = 40_000
@@ -105,19 +114,59 @@ class Findings:
 
 def verify(store: Store, projection: DuckProjection, checkpoint: tuple[int, str] | None = None) -> Verification:
     """Check everything that can be checked, and say what could not be."""
+    while True:
+        begun = anchor_of(store)
+        found = _verified(store, projection, checkpoint)
+        if found.ok or anchor_of(store) == begun:  # else a prune took rows away under the walk
+            return found
+
+
+def _verified(store: Store, projection: DuckProjection, checkpoint: tuple[int, str] | None) -> Verification:
     walk = Walk(store, checkpoint)
-    with interruptible(), without_collector(), closing(memory()) as database, ThreadPoolExecutor(1) as aside:
+    with interruptible(), without_collector(), closing(memory()) as database:
         copy = Copy(database, projection, store, walk.findings)
+        _look(walk, copy, until=walk.seq + 1)  # what the first row follows is no row
+        with Agreement(database, store, copy.last).stretches(walk.seq) as stretches:
+            for end, stretch in stretches:
+                if stretch is not None and walk.passes(stretch):
+                    copy.passed(stretch)
+                else:
+                    _look(walk, copy, until=end)
+        _look(walk, copy)
+        copy.finish(walk.seq, walk.begins.seq)
+    return walk.verdict()
+
+
+def with_archives(
+    found: Verification, begins: Anchor, folder: Path, checkpoint: tuple[int, str] | None
+) -> Verification:
+    """The verdict on the archives of what was pruned and on the store as one chain."""
+    try:
+        end = walk_archives(folder)
+        require_reach(folder, end, begins)
+        if checkpoint and 0 < checkpoint[0] <= end.seq and hash_at(folder, checkpoint[0]) != checkpoint[1]:
+            raise AuditTampered(
+                f"Archived row {checkpoint[0]} is not the one of the checkpoint.", first_bad=checkpoint[0]
+            )
+    except AuditError as error:
+        first = [place for place in (getattr(error, "first_bad", 1), found.first_bad) if place]
+        return replace(found, ok=False, first_bad=min(first, default=1), problems=(error.message, *found.problems))
+    note = f"The archives in {folder} verify up to event {end.seq}, and the store goes on from event {begins.seq}: one chain."
+    notes = [text for text in found.notes if not text.startswith(("Rows 1 to ", "The checkpoint's row"))]
+    return replace(found, rows=found.rows + begins.seq, notes=(*notes, note))
+
+
+def _look(walk: Walk, copy: Copy, until: int | None = None) -> None:
+    """Go through rows one by one, up to a place or to the end."""
+    with ThreadPoolExecutor(1) as aside:
         comparing: Future[None] | None = None
-        for rows in walk.batches():  # these are fetched and hashed here while DuckDB compares those before
+        for rows in walk.batches(until):  # these are fetched and hashed here while DuckDB compares those before
             prepared = copy.prepared(rows)
             if comparing is not None:
                 comparing.result()
             comparing = aside.submit(copy.compare, *prepared)
         if comparing is not None:
             comparing.result()
-        copy.finish(walk.seq)
-    return walk.verdict()
 
 
 class Walk:
@@ -125,30 +174,50 @@ class Walk:
 
     def __init__(self, store: Store, checkpoint: tuple[int, str] | None) -> None:
         self.findings = Findings()
-        self.seq, self.hash, self.rows = 0, chain.GENESIS, 0
+        self.begins = anchor_of(store)
+        self.seq, self.hash = self.begins
+        self.rows = 0
         self._store = store
         self._checkpoint = checkpoint
 
-    def batches(self) -> Iterator[Sequence[AuditRow]]:
-        """Every row, checked against its predecessor. Rows may be appended meanwhile; the head is read after them."""
+    def batches(self, until: int | None = None) -> Iterator[Sequence[AuditRow]]:
+        """The rows up to a place, checked against their predecessors; up to the head without one. Rows may be appended
+        meanwhile; the head is read after them."""
         while True:
-            while rows := self._store.audit_rows(self.seq, LARGE_BATCH):
+            while rows := self._next(until):
                 self._check(rows)
                 self.rows += len(rows)
                 yield rows
+            if until is not None:
+                return
             seq, head = self._store.audit_head()
             if (seq, head) == (self.seq, self.hash) or not self._store.audit_rows(self.seq, 1):
                 break
         if (seq, head) != (self.seq, self.hash):
             self.findings.bad("head", min(seq, self.seq) + (seq != self.seq), self._head_differs(seq))
 
+    def _next(self, until: int | None) -> Sequence[AuditRow]:
+        if until is None:
+            return self._store.audit_rows(self.seq, LARGE_BATCH)
+        rows = self._store.audit_rows(self.seq, min(until - self.seq, LARGE_BATCH)) if self.seq < until else ()
+        return [row for row in rows if row.seq <= until]
+
+    def passes(self, stretch: Stretch) -> bool:
+        """Go past a stretch that is as it should be, unless it does not follow here."""
+        if (stretch.after, stretch.prev_hash) != (self.seq, self.hash):
+            return False
+        self.rows += stretch.last - self.seq
+        self.seq, self.hash = stretch.last, stretch.hash
+        return True
+
     def verdict(self) -> Verification:
         """The result, with the checkpoint's word."""
+        if self.begins.seq:
+            self.findings.notes.append(PRUNED_ROWS.format(self.begins.seq, self.begins.hash[:16]))
         if self._checkpoint is None:
             self.findings.notes.append(NO_CHECKPOINT)
-        elif self._checkpoint[0] > self.seq:
-            text = f"The checkpoint counts {self._checkpoint[0]} rows, the store ends at {self.seq}: rows were removed."
-            self.findings.bad("checkpoint", self.seq + 1, text)
+        else:
+            self._check_checkpoint(*self._checkpoint)
         return self.findings.verdict(self.rows, self.hash)
 
     def _check(self, rows: Sequence[AuditRow]) -> None:
@@ -157,16 +226,25 @@ class Walk:
         except AuditTampered as error:
             self.findings.bad("chain", error.first_bad, error.message)
         for row in rows:
-            if f'"event_id":"{row.event_id}"' not in row.body:
+            if f'"event_id":"{row.event_id}"' not in str(row.body):
                 self.findings.bad("event_id", row.seq, f"Row {row.seq} has another event id than its body.")
-        if self._checkpoint is not None:
-            self._check_checkpoint(rows, *self._checkpoint)
         self.seq, self.hash = rows[-1].seq, rows[-1].hash
 
-    def _check_checkpoint(self, rows: Sequence[AuditRow], count: int, head: str) -> None:
-        if any(row.seq == count and row.hash != head for row in rows):
+    def _check_checkpoint(self, count: int, head: str) -> None:
+        """What the checkpoint counted must still be there, or be archived."""
+        if count > self.seq:
+            text = f"The checkpoint counts {count} rows, the store ends at {self.seq}: rows were removed."
+            self.findings.bad("checkpoint", self.seq + 1, text)
+        elif count < self.begins.seq:
+            self.findings.notes.append(f"The checkpoint's row {count} is archived: it was not compared.")
+        elif count and self._hash_of(count) not in (None, head):
             text = f"Row {count} is not the one of the checkpoint: the log was rewritten there or before."
             self.findings.bad("checkpoint", count, text)
+
+    def _hash_of(self, seq: int) -> str | None:
+        if seq == self.begins.seq:
+            return self.begins.hash
+        return next((row.hash for row in self._store.audit_rows(seq - 1, 1) if row.seq == seq), None)
 
     def _head_differs(self, seq: int) -> str:
         if seq > self.seq:
@@ -187,13 +265,13 @@ class Copy:
         self._name = projection.path.name
         self._store = store
         self._findings = findings
-        self._expected = self._last = 0
+        self._expected = self.last = 0
         database.register("links", links([]))
         columns = database.sql(derive()).columns
         self._differ = " OR ".join(f"stored.{name} IS DISTINCT FROM copied.{name}" for name in columns)
         with self._noted():
             if attach(database, projection.path, findings.notes):
-                self._last = last(database, "carried.audit")[0]
+                self.last = last(database, "carried.audit")[0]
             else:
                 findings.notes.append(f"{self._name} was not compared.")
 
@@ -205,8 +283,12 @@ class Copy:
         except duckdb.Error as error:
             if not is_damaged(error):
                 raise
-            self._last = 0
+            self.last = 0
             self._findings.notes.append(f"{self._name} is damaged and was not compared; the next read rebuilds it.")
+
+    def passed(self, stretch: Stretch) -> None:
+        """Count a stretch that was compared whole."""
+        self._expected += stretch.last - stretch.after
 
     def prepared(self, rows: Sequence[AuditRow]) -> tuple[Sequence[AuditRow], pa.RecordBatch, pa.RecordBatch]:
         """The rows, and for DuckDB the rows and their filter columns."""
@@ -219,7 +301,7 @@ class Copy:
         """Compare the typed columns of these rows, in the file and in the store, with what their bodies say."""
         self._database.register("columns", beside)
         found = self._differences(rows, linked)
-        self._expected += sum(1 for row in rows if row.seq <= self._last)
+        self._expected += sum(1 for row in rows if row.seq <= self.last)
         differing = [seq for seq, differs, _ in found if differs]
         if differing:
             first = min(differing)
@@ -231,9 +313,9 @@ class Copy:
         """Which rows differ from the copy, and which filter columns need a closer look."""
         self._database.register("links", linked)
         try:
-            if rows[0].seq <= self._last:
+            if rows[0].seq <= self.last:
                 with self._noted():
-                    return self._ask(COPIED.format(first=rows[0].seq, last=min(rows[-1].seq, self._last)))
+                    return self._ask(COPIED.format(first=rows[0].seq, last=min(rows[-1].seq, self.last)))
             return self._ask(NOTHING_COPIED)
         except duckdb.InvalidInputException:
             whole = [readable(row) for row in rows]
@@ -244,7 +326,7 @@ class Copy:
     def _ask(self, copied: str) -> Sequence[tuple[int, bool, bool]]:
         query = sql("compare").replace("{derive}", derive(SAID))
         query = query.replace("{copied}", copied).replace("{differ}", self._differ)
-        return self._database.execute(query, {"last": self._last}).fetchall()
+        return self._database.execute(query, {"last": self.last}).fetchall()
 
     def _check_columns(self, rows: Sequence[AuditRow], doubtful: set[int]) -> None:
         """What the store filters by must be what the bodies say, or rows can be hidden from a filter. DuckDB only says
@@ -258,28 +340,30 @@ class Copy:
                     self._findings.bad("columns", row.seq, text)
                     return
 
-    def finish(self, newest: int) -> None:
-        """Look for rows that only the copy has."""
-        if not self._last:
+    def finish(self, newest: int, begins: int) -> None:
+        """Look for rows that only the copy has. Those that the store has pruned leave it with the next carry."""
+        if not self.last:
             return
         with self._noted():
-            count, beyond, doubled = self._database.execute(sql("extra"), [newest]).fetchall()[0]
+            count, beyond, doubled = self._database.execute(
+                sql("extra"), {"newest": newest, "begins": begins}
+            ).fetchall()[0]
             if beyond:
                 text = f"{self._name} has {beyond} rows after row {newest} that the store lacks: its end was cut off."
                 self._findings.bad("beyond", newest + 1, text)
             elif count != self._expected:
                 text = f"{self._name} has {count} rows where the store has {self._expected}."
-                self._findings.bad("count", self._last if doubled is None else doubled, text)
+                self._findings.bad("count", self.last if doubled is None else doubled, text)
 
 
 def readable(row: AuditRow) -> AuditRow:
     """The row, or one that shows a body which is no event as what it is."""
     try:
-        if isinstance(json.loads(row.body), dict):
+        if str(row.body) == row.body and isinstance(json.loads(row.body), dict):  # bytes would do for JSON
             return row
     except ValueError:
         pass
-    return row._replace(body=canonical({"type": "unreadable", "details": {"body": row.body}}))
+    return row._replace(body=canonical({"type": "unreadable", "details": {"body": str(row.body)}}))
 
 
 def _expected(row: AuditRow) -> dict[str, Any]:

@@ -1,31 +1,12 @@
--- The usual questions, over `audit`. Times are UTC. DuckDB compares a risk level with a plain word as text, by the
+-- The usual questions, over `audit` and what is kept of it. Times are UTC. DuckDB compares a risk level with a plain word as text, by the
 -- alphabet: hence the casts.
 
 -- Who asked for what, who decided, when, why, and how it ended: one row per approval request.
 CREATE VIEW approvals AS
 SELECT
-    approval,
-    arg_max(status, seq) FILTER (type <> 'approval.denied') AS state,
-    max(risk) AS risk,
-    any_value(tool) AS tool,
-    any_value(server) AS server,
-    any_value(instance) AS instance,
-    any_value(environment) AS environment,
-    arg_min(actor_name, seq) AS requested_by,
-    min(time) AS requested_at,
-    arg_max(actor_name, seq) FILTER (status IN ('approved', 'rejected')) AS decided_by,
-    arg_max(status, seq) FILTER (status IN ('approved', 'rejected')) AS decision,
-    max(time) FILTER (status IN ('approved', 'rejected')) AS decided_at,
-    arg_max(reason, seq) FILTER (status IN ('approved', 'rejected')) AS reason,
-    epoch(max(time) FILTER (status IN ('approved', 'rejected')) - min(time)) AS seconds_to_decision,
-    max(time) FILTER (status IN ('succeeded', 'failed', 'unknown')) AS ended_at,
-    arg_max(summary, seq) FILTER (status IN ('succeeded', 'failed', 'unknown')) AS outcome,
-    any_value(statements) AS statements,
-    any_value(session) AS session,
-    any_value(digest) AS digest
-FROM audit
-WHERE approval <> '' AND starts_with(type, 'approval.')
-GROUP BY approval;
+    approval, state, risk, tool, server, instance, environment, requested_by, requested_at, decided_by, decision, decided_at,
+    reason, (epoch_us(decided_at) - epoch_us(requested_at)) / 1e6 AS seconds_to_decision, ended_at, outcome, statements, session, digest
+FROM kept_approvals;
 
 -- Every yes and no, and every attempt at one that was refused.
 CREATE VIEW decisions AS
@@ -43,68 +24,39 @@ GROUP BY risk;
 
 -- How each call ended, as far as is known by now: one row per call that was started.
 CREATE VIEW outcomes AS
-SELECT
-    if(call = '', event_id, call) AS call,
-    arg_max(status, seq) AS status,
-    max(risk) AS risk,
-    any_value(tool) AS tool,
-    any_value(server) AS server,
-    any_value(instance) AS instance,
-    max(time) AS time,
-    arg_max(milliseconds, seq) AS milliseconds,
-    arg_max(error_code, seq) AS error_code,
-    arg_max(summary, seq) AS summary,
-    max(approval) AS approval,
-    max(seq) AS seq
-FROM audit
-WHERE type IN ('call.outcome', 'approval.succeeded', 'approval.failed', 'approval.unknown')
-GROUP BY ALL;
+SELECT call, status, risk, tool, server, instance, time, milliseconds, error_code, summary, approval, seq
+FROM kept_outcomes;
 
 -- Failures by tool.
 CREATE VIEW failures AS
+WITH counted AS (
+    SELECT
+        tool,
+        count(*) AS runs,
+        count(*) FILTER (status = 'failed') AS failed,
+        count(*) FILTER (status = 'unknown') AS unknown,
+        max(time) FILTER (status = 'failed') AS last_failure,
+        max(seq) FILTER (status = 'failed') AS last_seq,
+        median(milliseconds) AS median_milliseconds
+    FROM outcomes
+    GROUP BY tool
+)
 SELECT
-    tool,
-    count(*) AS runs,
-    count(*) FILTER (status = 'failed') AS failed,
-    count(*) FILTER (status = 'unknown') AS unknown,
-    count(*) FILTER (status = 'failed') / count(*) AS failure_rate,
-    max(time) FILTER (status = 'failed') AS last_failure,
-    arg_max(error_code, seq) FILTER (status = 'failed') AS last_error_code,
-    arg_max(summary, seq) FILTER (status = 'failed') AS last_error,
-    median(milliseconds) AS median_milliseconds
-FROM outcomes
-GROUP BY tool;
+    counted.tool, runs, failed, unknown, failed / runs AS failure_rate, last_failure, outcomes.error_code AS last_error_code,
+    outcomes.summary AS last_error, median_milliseconds
+FROM counted LEFT JOIN outcomes ON outcomes.seq = last_seq;
 
--- Changes that took effect, by server and day. A request succeeds once: it is a final state.
+-- Changes that took effect, by server and day.
 CREATE VIEW changes AS
-SELECT server, CAST(time AS DATE) AS day, count(*) AS changes,
-       count(*) FILTER (risk >= CAST('high' AS risk_level)) AS high_or_critical,
+SELECT server, day, CAST(sum(changes) AS BIGINT) AS changes, CAST(sum(high_or_critical) AS BIGINT) AS high_or_critical,
        list_sort(list(DISTINCT tool)) AS tools
-FROM audit
-WHERE type = 'approval.succeeded'
-GROUP BY ALL;
+FROM kept_changes
+GROUP BY server, day;
 
 -- What may have run and nobody has found out since.
--- Few calls ever were unknown, so those are looked for first: `outcomes` would gather the rows of every call.
 CREATE VIEW unknowns AS
-SELECT
-    if(call = '', event_id, call) AS call,
-    arg_max(status, seq) AS status,
-    max(risk) AS risk,
-    any_value(tool) AS tool,
-    any_value(server) AS server,
-    any_value(instance) AS instance,
-    max(time) AS time,
-    arg_max(milliseconds, seq) AS milliseconds,
-    arg_max(error_code, seq) AS error_code,
-    arg_max(summary, seq) AS summary,
-    max(approval) AS approval,
-    max(seq) AS seq
-FROM audit
-WHERE type IN ('call.outcome', 'approval.succeeded', 'approval.failed', 'approval.unknown')
-  AND if(call = '', event_id, call) IN (SELECT if(call = '', event_id, call) FROM audit WHERE status = 'unknown')
-GROUP BY ALL
-HAVING arg_max(status, seq) = 'unknown';
+FROM outcomes
+WHERE status = 'unknown';
 
 -- What was asked for and refused by rule, policy or database rights, and decisions that were not allowed.
 CREATE VIEW refusals AS

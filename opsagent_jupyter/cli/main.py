@@ -15,7 +15,7 @@ from opsagent_jupyter.api import OpsAgent, refuse_clear_secret
 from opsagent_jupyter.cli import operator
 from opsagent_jupyter.cli.render import as_json, as_text
 from opsagent_jupyter.commands import Door, exit_code, words
-from opsagent_jupyter.errors import AuditError, CredentialError, OpsAgentError, StoreError
+from opsagent_jupyter.errors import AuditError, CredentialError, NobodyToSign, OpsAgentError, StoreError
 
 
 class Opened:
@@ -49,6 +49,14 @@ def prompt(question: str) -> str:
     return text
 
 
+def person(question: str) -> str:
+    """Ask whoever sits at the terminal openly; ``NobodyToSign`` where none is."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise NobodyToSign
+    click.echo(question, nl=False, err=True)
+    return sys.stdin.readline()
+
+
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 failed or refused, 2 wrong usage, 3 waiting for a person, 4 outcome unknown, 5 store unusable;"
@@ -65,7 +73,7 @@ def cli(context: click.Context, json_: bool, store: str) -> None:  # noqa: FBT00
     refuse_clear_secret(store)
     opened = Opened({"store_url": store})
     context.call_on_close(opened.close)
-    context.obj = Door(opened, prompt, alone=True)
+    context.obj = Door(opened, prompt, person=person, alone=True)
     context.meta["json"] = json_
 
 

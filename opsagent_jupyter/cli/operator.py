@@ -6,13 +6,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from opsagent_jupyter.commands import Door, checkpoint_of
+from opsagent_jupyter.commands import Door, audit_archive, audit_export, audit_filters, audit_prune, checkpoint_of
 from opsagent_jupyter.config import load_settings
 from opsagent_jupyter.contracts import ONE_TIME
 from opsagent_jupyter.credentials import new_key, renew, retire, rotate
@@ -75,26 +74,20 @@ def reveal(context: click.Context, id: str, stdout: bool) -> Any:  # noqa: FBT00
 
 @click.group()
 def audit() -> None:
-    """Query, verify and export the audit."""
-
-
-def filtered(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options by which the audit is filtered."""
-    for name in ("approval", "session", "actor", "tool", "instance", "server", "status", "risk", "until", "since"):
-        command = click.option(f"--{name}", *(["--on"] if name == "instance" else []), default=None)(command)
-    return command
+    """Query, verify, export, archive and prune the audit."""
 
 
 @audit.command("query")
 @click.argument("sql", default="")
-@filtered
+@audit_filters
 @click.option("--limit", type=int, default=None)
+@click.option("--archives", default=None, help="The folder of what was pruned, to be read too.")
 @click.pass_obj
 def audit_query(door: Door, /, sql: str, **filters: Any) -> Any:
     """Run a SELECT over the view audit, or filter."""
     ops = door.ops()
     return (
-        ops.audit_sql(sql)
+        ops.audit_sql(sql, filters["archives"])
         if sql
         else ops.audit(**{name: value for name, value in filters.items() if value is not None})
     )
@@ -102,10 +95,13 @@ def audit_query(door: Door, /, sql: str, **filters: Any) -> Any:
 
 @audit.command("verify")
 @click.option("--checkpoint", type=click.Path(dir_okay=False), default=None, help="One that was kept elsewhere.")
+@click.option(
+    "--archives", default=None, help="The folder of what was pruned, to be verified as one chain with the rest."
+)
 @click.pass_obj
-def audit_verify(door: Door, checkpoint: str | None) -> Any:
+def audit_verify(door: Door, checkpoint: str | None, archives: str | None) -> Any:
     """Recompute the chain; exit 1 and name the first bad row when it is broken."""
-    return door.ops().verify(checkpoint_of(checkpoint) if checkpoint else None)
+    return door.ops().verify(checkpoint_of(checkpoint) if checkpoint else None, archives)
 
 
 @audit.command("checkpoint")
@@ -115,34 +111,8 @@ def audit_checkpoint(door: Door) -> Any:
     return door.ops().reader.checkpoint()
 
 
-@audit.command("export")
-@click.argument("file", type=click.Path(dir_okay=False))
-@filtered
-@click.pass_obj
-def audit_export(door: Door, /, file: str, **filters: Any) -> str:
-    """Write the audit, or what the filters leave of it, to FILE, by its ending .parquet, .csv or .jsonl."""
-    rows = door.ops().reader.export(Path(file), **filters)
-    return f"{rows} events are in {file}."
-
-
-@audit.command("archive")
-@click.argument("folder", type=click.Path(file_okay=False))
-@click.option(
-    "--before", default=None, help="Archive what is older: 90d, 1w, or a date. Without it nothing is written."
-)
-@click.pass_obj
-def audit_archive(door: Door, folder: str, before: str | None) -> str:
-    """Verify the archives in FOLDER against the store, and add what is older than a time; nothing is removed."""
-    from opsagent_jupyter.audit.archive import ARCHIVED, archive, verify_archives
-
-    ops = door.ops()
-    store, place = ops.runtime.store, Path(folder)
-    made = archive(store, ops.reader, place, before, ops.runtime.event(ARCHIVED, ops.actor)) if before else None
-    seq, head = verify_archives(store, place)
-    kept = (
-        f"The archives in {folder} verify: events 1 to {seq}, head {head[:16]}." if seq else f"{folder} has no archive."
-    )
-    return f"{made}\n{kept}" if made else kept
+for _word in (audit_export, audit_archive, audit_prune):
+    audit.add_command(_word)
 
 
 @click.group("store")

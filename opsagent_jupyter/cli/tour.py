@@ -29,7 +29,7 @@ from opsagent_jupyter.demo.workload import PLANTED, Demo
 from opsagent_jupyter.errors import DemoError, MissingExtra, OpsAgentError
 from opsagent_jupyter.models import Result
 
-TOUR, MONGODB, AUDIT = "01-tour.ipynb", "02-mongodb.ipynb", "03-audit.ipynb"
+TOUR = "01-tour.ipynb"
 #: Seconds that the shop's problems get to show: the lag of a standby, a statement that runs for long.
 PATIENCE = 30.0
 #: The question, and a statement of the shop that the answer has to name.
@@ -393,8 +393,8 @@ def open_lab(*, browser: bool, port: int) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # told to end, it ends as by Ctrl-C, and takes all along
     with demo_store() as environment, databases() as variables:
         folder = Path(environment["OPSAGENT_DEMO_FOLDER"])
-        for name in (TOUR, MONGODB, AUDIT):
-            shutil.copy(notebook(name), folder / name)
+        for file in notebook(TOUR).parent.glob("*.ipynb"):
+            shutil.copy(file, folder / file.name)
         click.echo("… Opening JupyterLab; Ctrl-C ends the demo and removes all of it", err=True)
         run_lab(folder, environment | variables, browser=browser, port=port)
 

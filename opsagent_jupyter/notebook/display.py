@@ -9,7 +9,7 @@ from typing import Any
 from IPython.display import display
 
 from opsagent_jupyter.api import Call, OpsAgent, Turn
-from opsagent_jupyter.cards import ApprovalCard, offers, rows_html, visible
+from opsagent_jupyter.cards import ApprovalCard, Card, offers, rows_html, visible
 from opsagent_jupyter.lifecycle import OPEN
 from opsagent_jupyter.models import Result, Session
 
@@ -33,6 +33,12 @@ def shown(shell: Any, value: Any, ops: Callable[[], OpsAgent]) -> Any:
 
         display(ChatWidget(ops().bridge, value.id))
         return None
+    elif isinstance(value, Card) and type(value).__module__.startswith("opsagent_jupyter.runbooks"):
+        from opsagent_jupyter.notebook.progress import run_view
+
+        if (view := run_view(ops(), value)) is not None:
+            view.show()
+            _hush(shell, value)
     return Sentence(value) if isinstance(value, str) else value
 
 
@@ -55,6 +61,8 @@ def _register(shell: Any) -> None:
     formatter = shell.display_formatter.ipython_display_formatter
     formatter.for_type(Call, _show_again(lambda call: call_view(call.ops, call)))
     formatter.for_type(Turn, _show_again(lambda turn: turn_view(turn.ops, turn)))
+    for module, name in (("runs", "Begun"), ("progress", "Progress")):
+        formatter.for_type_by_name(f"opsagent_jupyter.runbooks.{module}", name, _show_again(Whole))
     formatter.for_type(ApprovalCard, _show_again(Whole))
     shell.display_formatter.formatters["text/plain"].for_type_by_name(
         "opsagent_jupyter.audit.verification", "Verification", lambda value, printer, _: printer.text(str(value))
@@ -65,7 +73,7 @@ def _register(shell: Any) -> None:
 _SHOWN: set[int] = set()
 
 
-def _hush(shell: Any, value: Call | Turn | ApprovalCard) -> None:
+def _hush(shell: Any, value: Call | Turn | Card) -> None:
     """In this cell it has been shown, so the cell's own output is nothing; the next cell may ask for it again."""
 
     def speak(*_: Any) -> None:
@@ -87,7 +95,7 @@ def _show_again(view: Callable[[Any], Any]) -> Callable[[Any], None]:
 class Whole:
     """A card as text and HTML, statements included: what `print` shows, on display."""
 
-    def __init__(self, card: ApprovalCard) -> None:
+    def __init__(self, card: Card) -> None:
         self._card = card
 
     def __repr__(self) -> str:
@@ -143,7 +151,11 @@ class Answer:
 def result_html(result: Result, on: str) -> str:
     """Points, plan tree, notes and ready calls of a result, all as text; no rows."""
     points = "".join(f"<li>{html.escape(visible(text))}</li>" for text in result.highlights)
-    tree = f"<pre style='overflow:auto'>{html.escape(visible(result.tree))}</pre>" if result.tree else ""
+    tree = (
+        f"<pre style='overflow:auto;font-family:monospace'>{html.escape(visible(result.tree))}</pre>"
+        if result.tree
+        else ""
+    )
     notes = [*result.notes, *([where_rows_are(result)] if result.tables else [])]
     small = "".join(f"<div style='opacity:.7;font-size:90%'>{html.escape(visible(note))}</div>" for note in notes)
     calls = "".join(f"<li><code>{html.escape(visible(f'%{line}'))}</code></li>" for line in offers(result, on))

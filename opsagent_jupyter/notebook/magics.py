@@ -149,9 +149,8 @@ class OpsAgent(Magics):
         from opsagent_jupyter.errors import InvalidArguments
 
         try:
-            value = group.main(
-                args=words, prog_name="%opsagent", standalone_mode=False, obj=Door(lambda: self.ops, self._prompt)
-            )
+            door = Door(lambda: self.ops, self._prompt, person=self._person, follow=self._follow)
+            value = group.main(args=words, prog_name="%opsagent", standalone_mode=False, obj=door)
             return None if isinstance(value, int) else value  # the number is the exit code of --help
         except click.exceptions.UsageError as error:
             text = error.format_message()
@@ -211,6 +210,27 @@ class OpsAgent(Magics):
                 "Nobody can be asked here: this notebook runs without a person.", hint="Use --dsn-env VARIABLE."
             ) from None
 
+    def _follow(self, progress: Any) -> None:
+        """Show how a run of a runbook goes, while the cell that runs it waits."""
+        from opsagent_jupyter.notebook.progress import RunView
+
+        RunView(self.ops, progress).show()
+
+    def _person(self, question: str) -> str:
+        """Ask whoever runs this cell; a kernel that runs without a person says so."""
+        from opsagent_jupyter.errors import NobodyToSign
+
+        if not (hasattr(self.shell, "kernel") or sys.stdin.isatty()):
+            raise NobodyToSign
+        try:
+            return input(question)
+        except EOFError:
+            raise NobodyToSign from None
+        except Exception as error:
+            if type(error).__name__ != "StdinNotImplementedError":
+                raise
+            raise NobodyToSign from None
+
 
 def load(shell: InteractiveShell) -> None:
     """Register the magics; loading twice changes nothing."""
@@ -253,9 +273,10 @@ def _republish(*_: Any) -> None:
 
     A run without a browser keeps only what the running cell sends; the changes came from the runtime's thread.
     """
-    widgets = sys.modules.get("opsagent_jupyter.notebook.widgets")
-    if widgets is not None:
-        widgets.republish()
+    for name in ("widgets", "progress"):
+        views = sys.modules.get(f"opsagent_jupyter.notebook.{name}")
+        if views is not None:
+            views.republish()
 
 
 def _warm_up(shell: InteractiveShell) -> None:

@@ -23,7 +23,7 @@ from IPython.core.getipython import get_ipython
 from IPython.display import DisplayHandle, display
 
 from opsagent_jupyter import protocol
-from opsagent_jupyter.cards import rows_html, rows_text
+from opsagent_jupyter.cards import origin_line, rows_html, rows_text
 from opsagent_jupyter.errors import ConfigError, OpsAgentError
 from opsagent_jupyter.executor import told
 from opsagent_jupyter.models import Approval, CallRecord, Session
@@ -242,6 +242,7 @@ class ApprovalWidget(LiveView):
                 f"{facts['risk']}: {'; '.join(self.approval.reasons)}" if self.approval.reasons else facts["risk"],
             ),
             ("Asked by", _asker(self.approval)),
+            ("Not your words", "\n".join(_origins(self.approval))),
             ("Decided by", decided),
             ("Stands", facts["outcome"]),
             ("More", facts["attach"]),
@@ -267,6 +268,11 @@ class ApprovalWidget(LiveView):
 
 def _target(approval: Approval) -> str:
     return f"{approval.target.instance} on {approval.target.server}"
+
+
+def _origins(approval: Approval) -> list[str]:
+    """What no person wrote, a line each, without the values: they stay out of saved notebooks."""
+    return [origin_line(origin, value=False) for origin in approval.origins]
 
 
 def _asker(approval: Approval) -> str:
@@ -361,7 +367,8 @@ class SessionView(LiveView):
     def outcomes(self, calls: Sequence[str] | None = None) -> str:
         """The session's requests, or those of some calls, one line each: what was asked and what was decided."""
         named = [a for a in self.approvals.values() if calls is None or a.call in calls]
-        return "\n".join(f"{a.id[:8]} · {a.risk} · {_target(a)} · {told(a)}" for a in named)
+        lines = [[f"{a.id[:8]} · {a.risk} · {_target(a)} · {told(a)}", *_origins(a)] for a in named]
+        return "\n".join(line for request in lines for line in request)
 
 
 def _without_rows(message: Entry) -> Entry:

@@ -17,7 +17,7 @@ from opsagent_jupyter.runbooks.cells import Cell, Notebook, code, markdown, note
 #: States of requests that are no part of what the team keeps.
 LEFT_OUT = (ApprovalState.REJECTED, ApprovalState.WITHDRAWN, ApprovalState.SUPERSEDED, ApprovalState.REVOKED)
 #: Names that the runbook itself uses, or that Python does.
-RESERVED = {"run", "runbook_run", "runbook_wait", "instance", "server"}
+RESERVED = {"run", "runbook_run", "runbook_wait", "runbook_vetting", "instance", "server"}
 STRUCK = "***"
 
 HOW = """\
@@ -169,6 +169,7 @@ class Composer:
         lines += [
             'runbook_run = ""  # a name for this run; empty: the same parameters are the same run',
             "runbook_wait = 0  # seconds that a gate waits for a decision",
+            'runbook_vetting = ""  # the signature by which its steps may run without asking; `runbook sign` writes it',
         ]
         return "\n".join(lines)
 
@@ -177,7 +178,7 @@ class Composer:
         return (
             "%load_ext opsagent_jupyter\n"
             f"run = %opsagent --vars runbook begin {runbook} --on={{instance}} --server={{server}} "
-            f"--run={{runbook_run}}{given}\nrun"
+            f"--run={{runbook_run}} --vetting={{runbook_vetting}}{given}\nrun"
         )
 
     # -- the body

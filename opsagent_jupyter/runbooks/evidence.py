@@ -22,9 +22,12 @@ from opsagent_jupyter.errors import AuditTampered, EvidenceTampered, RunbookErro
 from opsagent_jupyter.models import AuditRow, canonical, sha256
 from opsagent_jupyter.runbooks.cells import OURS, Cell, Notebook, ours, source, steps
 from opsagent_jupyter.runbooks.steps import Place, request_id
+from opsagent_jupyter.vetting import RULE
 
 #: Rows that are embedded at most; beyond that only the run's own rows are, and that is said.
 MOST_ROWS = 5000
+#: Calls of one run that are looked at.
+MOST_STEPS = 10_000
 #: Requests of one step that are looked through to find whose id a request has.
 MOST_ATTEMPTS = 1000
 ENDS = (
@@ -69,15 +72,18 @@ def seal(ops: OpsAgent, book: Notebook, run: str) -> None:
 def _events(ops: OpsAgent, runbook: str, run: str) -> dict[str, list[AuditRow]]:
     """The rows about the newest call of each step of a run."""
     place = Place.parse(f"{runbook}/{run}/step")
+    newest = {step.step: step.call for step in ops.runtime.store.runbook_steps(place.runbook, place.run, MOST_STEPS)}
+    named = {call: step for step, call in newest.items() if re.fullmatch(r"[0-9a-f]{32}", call)}
+    if not named:
+        return {}
+    calls = ", ".join(f"'{call}'" for call in named)
     query = (
-        "WITH mine AS (SELECT details->>'step' AS step, arg_max(call, seq) AS call FROM audit "  # noqa: S608  # parsed above
-        f"WHERE details->>'runbook' = '{place.runbook}' AND details->>'run' = '{place.run}' GROUP BY 1) "
-        "SELECT step, seq, event_id, body, prev_hash, hash FROM audit JOIN mine USING (call) "
-        "WHERE type <> 'approval.denied' ORDER BY seq"
+        "SELECT call, seq, event_id, body, prev_hash, hash FROM audit "  # noqa: S608  # only hexadecimal digits
+        f"WHERE call IN ({calls}) AND type <> 'approval.denied' ORDER BY seq"
     )
     found: dict[str, list[AuditRow]] = {}
-    for step, seq, *rest in ops.audit_sql(query).itertuples(index=False):
-        found.setdefault(str(step), []).append(AuditRow(int(seq), *map(str, rest)))
+    for call, seq, *rest in ops.audit_sql(query).itertuples(index=False):
+        found.setdefault(named[str(call)], []).append(AuditRow(int(seq), *map(str, rest)))
     return {step: _last_time(rows) for step, rows in found.items()}
 
 
@@ -90,9 +96,17 @@ def _last_time(rows: list[AuditRow]) -> list[AuditRow]:
 
 def _segment(ops: OpsAgent, seqs: Sequence[int]) -> list[AuditRow]:
     first, last = min(seqs), max(seqs)
-    if last - first < MOST_ROWS:
-        return [*ops.runtime.store.audit_rows(first - 1, last - first + 1)]
-    return [ops.runtime.store.audit_rows(seq - 1, 1)[0] for seq in sorted(set(seqs))]
+    wanted = range(first, last + 1) if last - first < MOST_ROWS else sorted(set(seqs))
+    if len(wanted) == last - first + 1:
+        rows = [*ops.runtime.store.audit_rows(first - 1, len(wanted))]
+    else:
+        rows = [row for seq in wanted for row in ops.runtime.store.audit_rows(seq - 1, 1)]
+    if [row.seq for row in rows] != [*wanted]:
+        raise RunbookError(
+            "The store no longer has all audit rows of this run: retention has archived and removed some.",
+            hint="Seal runbooks before their rows are pruned; `opsagent audit --verify --archives FOLDER` still proves them.",
+        )
+    return rows
 
 
 def _receipt(ops: OpsAgent, cell: Cell, place: Place, rows: Sequence[AuditRow]) -> dict[str, Any]:
@@ -335,7 +349,7 @@ class Examination:
         self._require_order([event["type"] for event in asked])
         if not receipt["approved_by"]:
             return f"{receipt['outcome']}; nobody approved it"
-        return f"{receipt['outcome']}; approved by {self._who()}; ran as approved, digest {receipt['digest'][:16]}"
+        return f"{receipt['outcome']}; {self._how()} by {self._who()}; ran as approved, digest {receipt['digest'][:16]}"
 
     def _require_order(self, types: list[str]) -> None:
         """What ran was approved first, was approved once, and ran once."""
@@ -348,8 +362,16 @@ class Examination:
         elif any(name in ("approval.succeeded", "approval.unknown") for name in types):
             self._require(False, "it ended without having begun")  # noqa: FBT003  # there is nothing to ask
 
+    def _how(self) -> str:
+        """Whether a person was asked, or had signed the runbook before; the audit's row says by which signature."""
+        details = self._decision()["details"]
+        return f"pre-approved through signature {details['vetting'][:8]}" if details.get("rule") == RULE else "approved"
+
+    def _decision(self) -> Any:
+        return next(event for event in self._events if event["type"] == "approval.approved")
+
     def _who(self) -> str:
-        event = next(event for event in self._events if event["type"] == "approval.approved")
+        event = self._decision()
         self._require(event["actor"]["agent"] is False, "a language model approved it")
         return str(event["actor"]["name"])
 

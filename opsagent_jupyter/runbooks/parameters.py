@@ -35,11 +35,12 @@ def declared(book: Notebook) -> dict[str, Any]:
     for tag in ("parameters", INJECTED):
         place = tagged(book, tag)
         if place is not None:
-            values |= _assigned(source(book["cells"][place]))
+            values |= assigned(source(book["cells"][place]))
     return values
 
 
-def _assigned(text: str) -> dict[str, Any]:
+def assigned(text: str) -> dict[str, Any]:
+    """The names with the plain values that a cell gives them; a secret one is empty."""
     values = {}
     try:
         for statement in ast.parse(text).body:
@@ -112,7 +113,7 @@ def given_before(book: Notebook) -> dict[str, Any]:
     place = tagged(book, INJECTED)
     text = source(book["cells"][place]) if place is not None else ""
     secret = re.findall(rf"^({SECRET}\w*) = __import__\(\"os\"\)\.environ\['(\w+)'\]$", text, re.MULTILINE)
-    return _assigned(text) | {name: f"env:{variable}" for name, variable in secret}
+    return assigned(text) | {name: f"env:{variable}" for name, variable in secret}
 
 
 def _written(name: str, value: Any) -> str:

@@ -6,19 +6,21 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from importlib.resources import files
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from opsagent_jupyter.api import OpsAgent
+from opsagent_jupyter.api import OpsAgent, frame
 from opsagent_jupyter.cards import ApprovalCard, Card
-from opsagent_jupyter.errors import ConfigError, MissingExtra, RunbookError
-from opsagent_jupyter.models import new_id
+from opsagent_jupyter.errors import ConfigError, MissingExtra, RunbookError, VettingUnknown, VettingVoid
+from opsagent_jupyter.models import new_id, now
 from opsagent_jupyter.redaction import Redactor
-from opsagent_jupyter.runbooks import evidence, parameters
+from opsagent_jupyter.runbooks import evidence, parameters, signing
 from opsagent_jupyter.runbooks.cells import Cell, Notebook, ours, read, source, steps, write
-from opsagent_jupyter.runbooks.steps import Place, gate, known, run_name
+from opsagent_jupyter.runbooks.progress import Progress, of_book
+from opsagent_jupyter.runbooks.steps import Place, gate, known, name_vetting, run_name
+from opsagent_jupyter.vetting import StepRecord
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +44,7 @@ class Begun(Card):
     run: str
     on: str
     server: str
+    signature: str = ""
 
     @property
     def ref(self) -> str:
@@ -54,10 +57,13 @@ class Begun(Card):
             ("Runbook", self.runbook),
             ("Run", f"{self.run}: what took effect in it is not repeated"),
             ("Database", f"{self.on} on {self.server}"),
+            ("Signature", self.signature),
         ]
 
 
-def begin(ops: OpsAgent, runbook: str, on: str, server: str, run: str, given: Mapping[str, str]) -> Begun:
+def begin(
+    ops: OpsAgent, runbook: str, on: str, server: str, run: str, given: Mapping[str, str], vetting: str = ""
+) -> Begun:
     """Name the run that the cells below belong to. Without a name the same parameters are the same run."""
     for name, value in given.items():
         if name.startswith(parameters.SECRET):
@@ -71,7 +77,25 @@ def begin(ops: OpsAgent, runbook: str, on: str, server: str, run: str, given: Ma
             f"{on} belongs to the server {instance.server}, not to {server}.",
             hint="Correct the parameters instance and server.",
         )
-    return Begun(runbook, chosen, instance.name, instance.server)
+    signed = _signature(ops, runbook, chosen, vetting)
+    return Begun(runbook, chosen, instance.name, instance.server, signed)
+
+
+def _signature(ops: OpsAgent, runbook: str, run: str, vetting: str) -> str:
+    """Remember the signature that the run names, and say what it is good for as far as is known now."""
+    name_vetting(ops, runbook, run, vetting)
+    if not vetting:
+        return ""
+    try:
+        signed = ops.runtime.store.vetting(vetting)
+        signed.require_alive(now())
+    except (VettingUnknown, VettingVoid) as error:
+        return f"{vetting[:8]} lets nothing pass ({error.message.rstrip('.')}); every step that changes something asks"
+    name_vetting(ops, runbook, run, signed.id)
+    until = f"{signed.expires_at:%Y-%m-%d %H:%M} UTC"
+    return (
+        f"{signed.id[:8]} by {signed.signer.name}, until {until}: steps up to medium risk inside its bounds do not ask"
+    )
 
 
 def undo(ops: OpsAgent, place: Place) -> str:
@@ -106,6 +130,8 @@ class Ended(Card):
     step: str = ""
     approval: str = ""
     said: str = ""
+    void: str = ""
+    """Why the signature that the notebook names let nothing pass."""
 
     @property
     def exit_code(self) -> int:
@@ -126,6 +152,7 @@ class Ended(Card):
             ("Step", self.step),
             ("Request", self.approval),
             ("", self.said),
+            ("Signature", self.void),
             ("Next", go_on),
         ]
 
@@ -143,7 +170,12 @@ class Order:
     out: Path | None = None
 
 
-def run(ops: OpsAgent, order: Order, instance_of: Callable[[OpsAgent, str], str]) -> Ended:
+def run(
+    ops: OpsAgent,
+    order: Order,
+    instance_of: Callable[[OpsAgent, str], str],
+    follow: Callable[[Progress], None] = lambda _: None,
+) -> Ended:
     """Run a runbook in a kernel of its own, to a defined end; a run that began before goes on where it stopped."""
     book = read(order.file)
     values = parameters.declared(book)
@@ -154,9 +186,15 @@ def run(ops: OpsAgent, order: Order, instance_of: Callable[[OpsAgent, str], str]
     target = order.out or (order.file if ours(book).get("run") == name else _beside(order.file, name))
     book = _resumed(book, target, name)
     written = parameters.given_before(book) | given
-    parameters.inject(book, {**written, "runbook_run": name, "runbook_wait": order.wait})
+    named = str({**parameters.declared(book), **given}.get(signing.NAMED, ""))
+    void = signing.why_void(ops.runtime, named, book) if named else ""
+    # A notebook that is not the one that was signed names no signature: then every step asks that would ask anyway.
+    unsigned = {signing.NAMED: ""} if void else {}
+    parameters.inject(book, {**written, **unsigned, "runbook_run": name, "runbook_wait": order.wait})
     book["metadata"]["opsagent"]["run"] = name
-    return Execution(ops, book, target, name, order.wait).end()
+    follow(of_book(book, str(ours(book)["runbook"]), name))
+    ended = Execution(ops, book, target, name, order.wait).end()
+    return replace(ended, void=f"{named[:8]} lets nothing pass: {void}") if void else ended
 
 
 def _run_name(book: Notebook, order: Order, values: Mapping[str, Any], given: Mapping[str, Any]) -> str:
@@ -252,6 +290,7 @@ class Execution:
             startup_timeout=KERNEL_SECONDS,
             kernel_name="python3",
             resources={"metadata": {"path": str(self._target.parent)}},
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # its remarks on itself would stand among ours
             store_widget_state=True,
         )
         with self._started(client):
@@ -324,13 +363,50 @@ def struck(value: Any, redactor: Redactor) -> Any:
     return value
 
 
-def status(ops: OpsAgent, file: Path | None = None) -> pd.DataFrame:
-    """The steps that runs have asked for, of one runbook or of all: who approved, how it stands, how long it took."""
-    rows = ops.audit_sql(files(__package__).joinpath("status.sql").read_text(encoding="utf-8"))
-    if file is None:
-        return rows
-    found: pd.DataFrame = rows[rows["runbook"] == ours(read(file))["runbook"]]
-    return found.reset_index(drop=True)
+STATUS = [
+    "runbook", "run", "step", "tool", "server", "instance", "state", "risk", "asked_by", "asked_at", "decided_by",
+    "decided_at", "seconds_to_decision", "seconds_run", "approval", "vetting", "summary",
+]  # fmt: skip
+
+
+def status(ops: OpsAgent, file: Path | None = None, run: str = "") -> pd.DataFrame:
+    """The steps that runs have asked for, the newest 1000, of one runbook or of all: who approved, how it stands, how
+    long it took."""
+    runbook = str(ours(read(file))["runbook"]) if file else ""
+    return frame([_status_row(step) for step in ops.runtime.store.runbook_steps(runbook, run)], STATUS)
+
+
+def _status_row(step: StepRecord) -> dict[str, Any]:
+    times = {
+        "seconds_to_decision": _seconds(step.asked_at, step.decided_at),
+        "seconds_run": _seconds(step.began_at, step.ended_at),
+    }
+    return {**step.model_dump(), **times}
+
+
+def _seconds(start: datetime | None, end: datetime | None) -> float | None:
+    return None if start is None or end is None else (end - start).total_seconds()
+
+
+def signatures(ops: OpsAgent, file: Path | None = None) -> pd.DataFrame:
+    """The signatures of a runbook, or of all, newest first."""
+    runbook = str(ours(read(file))["runbook"]) if file else ""
+    rows = [
+        {
+            **vetting.model_dump(include={"id", "title", "runbook", "signed_at", "expires_at", "reason", "revoked_at"}),
+            "signer": vetting.signer.name,
+            "revoked_by": vetting.revoked_by.name if vetting.revoked_by else "",
+            "steps": len(vetting.steps),
+            "databases": ", ".join(target.instance for target in vetting.targets),
+        }
+        for vetting in ops.runtime.store.vettings(runbook)
+    ]
+    return frame(rows, SIGNATURES)
+
+
+SIGNATURES = [
+    "id", "title", "runbook", "signer", "signed_at", "expires_at", "steps", "databases", "reason", "revoked_by", "revoked_at",
+]  # fmt: skip
 
 
 def seal_file(ops: OpsAgent, file: Path, run: str = "") -> str:

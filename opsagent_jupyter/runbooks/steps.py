@@ -40,6 +40,8 @@ from opsagent_jupyter.plugin import Tool
 ASKED_ANEW = (ApprovalState.FAILED, ApprovalState.EXPIRED, ApprovalState.STALE)
 #: What the steps of each OpsAgent have called here: a gate judges the call that was made above it, and no other.
 _CALLS: WeakKeyDictionary[OpsAgent, dict[Place, Call]] = WeakKeyDictionary()
+#: The signature that a run names, by runbook and run: what its steps ask with. The gate judges whether it is worth anything.
+_NAMED: WeakKeyDictionary[OpsAgent, dict[tuple[str, str], str]] = WeakKeyDictionary()
 _NAME = r"[A-Za-z0-9][\w-]{0,63}"
 
 
@@ -80,6 +82,11 @@ def run_name(given: Mapping[str, str]) -> str:
     return sha256(canonical(dict(given)))[:12]
 
 
+def name_vetting(ops: OpsAgent, runbook: str, run: str, vetting: str) -> None:
+    """Remember which signature a run names; an empty one forgets it."""
+    _NAMED.setdefault(ops, {})[runbook, run] = vetting
+
+
 def run_step(ops: OpsAgent, tool: Tool, on: str, place: Place, arguments: dict[str, Any], *, again: bool) -> Call:
     """Run a step, or return what became of it in this run already. Raises ``RunbookError`` subclasses when it did not
     work, so that whatever runs the notebook stops there; a step that waits comes back, and its gate stops."""
@@ -97,7 +104,17 @@ def run_step(ops: OpsAgent, tool: Tool, on: str, place: Place, arguments: dict[s
             f"Request {last.id[:8]} of this step is still {last.state}: it cannot be asked again before it has ended."
         )
     request = request_id(key, attempt + 1)
-    ask = Ask(tool.full_name, arguments, instance.name, call=request, request=request, details=place.details(key))
+    # What is asked anew on purpose is a person's to decide.
+    vetting = "" if again else _NAMED.get(ops, {}).get((place.runbook, place.run), "")
+    ask = Ask(
+        tool.full_name,
+        arguments,
+        instance.name,
+        call=request,
+        request=request,
+        details=place.details(key),
+        vetting=vetting,
+    )
     try:
         record = ops.runtime.call(ops.runtime.run(ask, ops.actor))
     except StoreError:

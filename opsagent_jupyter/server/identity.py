@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from copy import copy
 from inspect import isawaitable
 from urllib.parse import urlsplit
 
@@ -56,9 +57,29 @@ async def has_cookie(handler: JupyterHandler) -> bool:
     """Whether the identity provider knows the user by a cookie."""
     if not handler.token_authenticated:
         return handler.current_user is not None
-    found = handler.identity_provider.get_user_cookie(handler)
+    provider = handler.identity_provider
+    if type(provider).get_user is IdentityProvider.get_user:
+        found = provider.get_user_cookie(handler)
+    else:  # a hub keeps its login in a cookie of its own, which only its own question reads
+        found = provider.get_user(without_token(handler))
     user = await found if isawaitable(found) else found
     return user is not None
+
+
+#: What a handler holds before anybody asked who is behind its request.
+_FRESH = ("application", "request", "path_args", "path_kwargs", "log", "_headers", "_status_code", "_reason")
+
+
+def without_token(handler: JupyterHandler) -> JupyterHandler:
+    """The same request as if it had come without a token, for an identity provider to look at; nothing answers it."""
+    request = copy(handler.request)
+    request.headers = request.headers.copy()
+    request.headers.pop("Authorization", None)
+    request.arguments = {name: values for name, values in request.arguments.items() if name != "token"}
+    request.query_arguments = {name: values for name, values in request.query_arguments.items() if name != "token"}
+    bare: JupyterHandler = object.__new__(type(handler))
+    vars(bare).update({name: value for name, value in vars(handler).items() if name in _FRESH}, request=request)
+    return bare
 
 
 def has_xsrf_token(handler: JupyterHandler) -> bool:

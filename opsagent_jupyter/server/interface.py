@@ -7,7 +7,7 @@ from importlib.metadata import version
 from itertools import groupby
 
 from opsagent_jupyter.protocol import WIRE
-from opsagent_jupyter.server import rest_approvals, rest_audit, rest_models, rest_servers, rest_sessions
+from opsagent_jupyter.server import rest_approvals, rest_audit, rest_models, rest_runbooks, rest_servers, rest_sessions
 from opsagent_jupyter.server.bodies import Document, Identity, Versions
 from opsagent_jupyter.server.openapi import document
 from opsagent_jupyter.server.routes import Asked, Nothing, Route, Routes
@@ -40,6 +40,7 @@ ROUTES: tuple[Route, ...] = (
     *rest_approvals.routes.all,
     *rest_audit.routes.all,
     *rest_models.routes.all,
+    *rest_runbooks.routes.all,
 )
 
 

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, or_, select, update
 
 from opsagent_jupyter.errors import InstanceExists, StoreCorrupt, UnknownInstance
 from opsagent_jupyter.models import AuditEvent, Instance, Json, canonical
 from opsagent_jupyter.names import near
 from opsagent_jupyter.stores import one_time
 from opsagent_jupyter.stores.documents import document
-from opsagent_jupyter.stores.ledger import Change
+from opsagent_jupyter.stores.ledger import Change, Driver
 from opsagent_jupyter.stores.tables import agent_plugins, plugins, servers
 
 A = agent_plugins
+#: Every call through the gate asks it.
+_KNOWN_AS = select(A.c.name, A.c.body).where(or_(A.c.name == bindparam("known"), A.c.id == bindparam("known")))
+
+
+class _Row(NamedTuple):
+    name: str
+    body: str
 
 
 def instance_of(row: Any) -> Instance:
@@ -28,7 +35,7 @@ def instance_of(row: Any) -> Instance:
 
 def find(connection: Connection, name: str) -> Instance:
     """Return an instance by name, or else by id."""
-    rows = connection.execute(select(A).where(or_(A.c.name == name, A.c.id == name))).all()
+    rows = [_Row._make(row) for row in Driver(connection).rows(_KNOWN_AS, {"known": name})]
     if not rows:
         raise UnknownInstance(
             f"No database {name!r} is attached{near(name, names(connection))}.",

@@ -6,25 +6,75 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from functools import reduce
-from typing import Any
+from functools import lru_cache, reduce
+from typing import Any, NoReturn
 
-from sqlalchemy import Connection, Select, Text, func, insert, literal_column, select, type_coerce, union, update
+from sqlalchemy import (
+    Connection,
+    Dialect,
+    Select,
+    Text,
+    bindparam,
+    func,
+    insert,
+    literal_column,
+    select,
+    type_coerce,
+    union,
+    update,
+)
 
 from opsagent_jupyter.audit.chain import body_of, link
 from opsagent_jupyter.errors import AuditQueryError, AuditUnavailable, StoreCorrupt
 from opsagent_jupyter.models import AuditEvent, AuditRow, FeedEntry, new_id, now
+from opsagent_jupyter.stores import pruning, runbook_steps
 from opsagent_jupyter.stores.documents import spelled
 from opsagent_jupyter.stores.storage import Storage
-from opsagent_jupyter.stores.tables import chain_head, change_feed, plugin_audit_log, storable
+from opsagent_jupyter.stores.tables import chain_head, change_feed, plugin_audit_log, sent_moment, storable
 
 HEAD = select(chain_head).where(chain_head.c.id == 1)
 ROW = select(*(plugin_audit_log.c[name] for name in AuditRow._fields))
 ENTRY = select(change_feed)
-#: Made once: making them anew costs more than what SQLite does with them.
+_MOVED: dict[str, Any] = {name: bindparam(name) for name in ("audit_seq", "audit_hash", "feed_seq")}
+#: The statements of every change.
+_THE_HEAD = chain_head.c.id == literal_column("1")
+_LOCK = select(*(chain_head.c[name] for name in ("log_id", *_MOVED))).where(_THE_HEAD).with_for_update()
 _RECORD, _ANNOUNCE = insert(plugin_audit_log), insert(change_feed)
-_MOVE = update(chain_head).where(chain_head.c.id == 1)
-_LOCKED_HEAD = HEAD.with_for_update()
+_MOVE = update(chain_head).where(_THE_HEAD).values(_MOVED)
+_MOVE_AND_NOTIFY = _MOVE.returning(func.pg_notify(bindparam("channel"), bindparam("message")))
+
+
+class Driver:
+    """Sends the statements of every call by the driver itself: SQLAlchemy's way takes longer than SQLite does."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._dialect = connection.dialect
+        self._connection: Any = connection.connection.driver_connection
+
+    def run(self, statement: Any, *rows: Mapping[str, Any]) -> None:
+        """Run a statement once for each row of values."""
+        for row in rows:
+            self._send(statement, row)
+
+    def rows(self, statement: Any, values: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
+        """What a query finds, as the database sends it."""
+        found: Sequence[tuple[Any, ...]] = self._send(statement, values).fetchall()
+        return found
+
+    def _send(self, statement: Any, values: Mapping[str, Any]) -> Any:
+        named = {name: self._value(value) for name, value in values.items()}
+        return self._connection.execute(_spelling(statement, self._dialect), named)
+
+    def _value(self, value: Any) -> Any:
+        """As the column types would send it."""
+        if isinstance(value, str):
+            return storable(value)
+        return sent_moment(value, self._dialect) if isinstance(value, datetime) else value
+
+
+@lru_cache(maxsize=32)
+def _spelling(statement: Any, dialect: Dialect) -> str:
+    return str(statement.compile(dialect=dialect))
 
 
 class Change:
@@ -32,12 +82,14 @@ class Change:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        head = head_of(connection, lock=True)
+        self._driver = Driver(connection)
+        (head,) = self._driver.rows(_LOCK, {}) or _lost()
         self.at = now()
-        self.log_id: str = head.log_id
-        self.seq: int = head.audit_seq
-        self._hash: str = head.audit_hash
-        self._feed_seq: int = head.feed_seq
+        self.log_id: str
+        self.seq: int
+        self._hash: str
+        self._feed_seq: int
+        self.log_id, self.seq, self._hash, self._feed_seq = head
         self._events: list[dict[str, Any]] = []
         self._entries: list[dict[str, Any]] = []
 
@@ -57,6 +109,8 @@ class Change:
             }
         )
         self.seq, self._hash = seq, link_hash
+        if event.details:
+            runbook_steps.note(self.connection, event, seq)
         return seq
 
     def announce(self, topic: str, key: str, kind: str) -> None:
@@ -66,22 +120,16 @@ class Change:
 
     def settle(self, *, notify: bool) -> None:
         """Write what was audited and announced, and move the head."""
-        if self._events:
-            self.connection.execute(_RECORD, _alone(self._events))
-        if self._entries:
-            self.connection.execute(_ANNOUNCE, _alone(self._entries))
-        if self._events or self._entries:
-            values = {"audit_seq": self.seq, "audit_hash": self._hash, "feed_seq": self._feed_seq}
-            if notify:
-                notification = func.pg_notify(channel_of(self.log_id), str(self._feed_seq))
-                self.connection.execute(_MOVE.values(values).returning(notification)).all()
-            else:
-                self.connection.execute(_MOVE, values)
-
-
-def _alone(rows: list[dict[str, Any]]) -> list[dict[str, Any]] | dict[str, Any]:
-    """A single row by itself, which is sent in one step less than a list."""
-    return rows[0] if len(rows) == 1 else rows
+        if not (self._events or self._entries):
+            return
+        self._driver.run(_RECORD, *self._events)
+        self._driver.run(_ANNOUNCE, *self._entries)
+        moved = {"audit_seq": self.seq, "audit_hash": self._hash, "feed_seq": self._feed_seq}
+        if notify:
+            news = {"channel": channel_of(self.log_id), "message": str(self._feed_seq)}
+            self._driver.run(_MOVE_AND_NOTIFY, moved | news)
+        else:
+            self._driver.run(_MOVE, moved)
 
 
 def channel_of(log_id: str) -> str:
@@ -98,12 +146,13 @@ def change(storage: Storage) -> Iterator[Change]:
         making.settle(notify=storage.notifies)
 
 
-def head_of(connection: Connection, *, lock: bool = False) -> Any:
+def head_of(connection: Connection) -> Any:
     """The head's row; ``StoreCorrupt`` when somebody removed it."""
-    row = connection.execute(_LOCKED_HEAD if lock else HEAD).one_or_none()
-    if row is None:
-        raise StoreCorrupt("The store has lost the head of its audit chain.")
-    return row
+    return connection.execute(HEAD).one_or_none() or _lost()
+
+
+def _lost() -> NoReturn:
+    raise StoreCorrupt("The store has lost the head of its audit chain.")
 
 
 def _body(event: AuditEvent, seq: int, event_id: str) -> str:
@@ -150,16 +199,21 @@ def columns_after(connection: Connection, after: int, limit: int) -> Sequence[di
 
 
 def columns_in_line(connection: Connection, after: int, limit: int) -> Sequence[tuple[int, str]]:
-    """The same as (seq, line): the other columns as one text, with U+001F between them and the time in ISO 8601."""
+    """The same as (seq, line)."""
+    seq = plugin_audit_log.c.seq
+    query = select(seq, line_of(connection.dialect.name)).where(seq > after).order_by(seq).limit(limit)
+    return [(place, text) for place, text in connection.execute(query)]
+
+
+def line_of(dialect: str) -> Any:
+    """The filter columns but ``seq`` as one text, with U+001F between them and the time in ISO 8601."""
     table = plugin_audit_log.c
     iso = 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'
     parts: list[Any] = [table[name] for name in FILTER_COLUMNS[2:]]
     at: Any = type_coerce(table.at, Text)
-    if connection.dialect.name == "postgresql":
+    if dialect == "postgresql":
         at = func.to_char(func.timezone("UTC", table.at), iso)
-    line = reduce(lambda text, part: text.op("||")(SEPARATOR).op("||")(part), parts, at)
-    query = select(table.seq, line).where(table.seq > after).order_by(table.seq).limit(limit)
-    return [(seq, text) for seq, text in connection.execute(query)]
+    return reduce(lambda text, part: text.op("||")(SEPARATOR).op("||")(part), parts, at)
 
 
 def rows_after(connection: Connection, after: int, limit: int) -> Sequence[AuditRow]:
@@ -191,10 +245,26 @@ def _around(connection: Connection, filters: Mapping[str, str]) -> Sequence[Any]
     """
     if "until" not in filters:
         return ()
-    seq = plugin_audit_log.c.seq
-    span = [_condition(name, filters[name]) for name in ("since", "until") if name in filters]
+    seq, before = plugin_audit_log.c.seq, _condition("until", filters["until"])
+    if "since" not in filters:
+        return (seq <= _last_of(connection, before),)
+    span = [_condition("since", filters["since"]), before]
     first, last = connection.execute(select(func.min(seq), func.max(seq)).where(*span)).one()
     return (seq.between(first or 0, last or 0),)
+
+
+def _last_of(connection: Connection, before: Any) -> int:
+    """The largest seq of the rows before a time. It is that of the newest of them when every later row is at or after the
+    time, which is counted where those are the fewer; else all rows before the time are looked at."""
+    at, seq = plugin_audit_log.c.at, plugin_audit_log.c.seq
+    near = connection.execute(select(seq).where(before).order_by(at.desc(), seq.desc()).limit(1)).scalar()
+    if near is None:
+        return 0
+    later = int(connection.execute(select(func.max(seq))).scalar_one()) - int(near)
+    if later < near and later == connection.execute(select(func.count()).where(~before, seq > near)).scalar():
+        return int(near)
+    _, last = connection.execute(select(func.min(seq), func.max(seq)).where(before)).one()
+    return int(last)
 
 
 def counts(connection: Connection, since: datetime) -> dict[str, dict[str, int]]:
@@ -249,7 +319,8 @@ def misfits(connection: Connection) -> Sequence[str]:
     findings = []
     for name, (column, expected) in sequences.items():
         count, newest = connection.execute(select(func.count(), func.coalesce(func.max(column), 0))).one()
-        if not count == newest == expected:
+        gone = pruning.removed(connection) if name == "audit" else 0
+        if not count + gone == newest == expected:
             findings.append(f"The {name} has {count} rows up to {newest}, its head says {expected}.")
     newest_row = rows_after(connection, head.audit_seq - 1, 1)
     if newest_row and newest_row[0].hash != head.audit_hash:

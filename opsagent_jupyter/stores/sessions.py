@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import Connection, insert, select, update
 
-from opsagent_jupyter.contracts import Place
-from opsagent_jupyter.errors import StoreCorrupt, UnknownSession
+from opsagent_jupyter.contracts import Lease, Place
+from opsagent_jupyter.errors import SessionBusy, StoreCorrupt, UnknownSession
 from opsagent_jupyter.models import AuditEvent, Message, Session, now
 from opsagent_jupyter.stores.documents import document
 from opsagent_jupyter.stores.ledger import Change
@@ -64,14 +64,20 @@ def alter(change: Change, id: str, event: AuditEvent | None, changes: Mapping[st
     return after
 
 
-def append(change: Change, message: Message) -> Message:
-    """Give a message the next number of its session and keep it."""
+def append(change: Change, message: Message, holder: str = "", event: AuditEvent | None = None) -> Message:
+    """Give a message the next number of its session and keep it; for a ``holder`` only while the session is in its hands,
+    so that a host that slept through the end of its lease cannot write between the words of the next one."""
     counted = update(S).where(S.c.id == message.session).values(last_seq=S.c.last_seq + 1, updated_at=change.at)
+    if holder:
+        counted = counted.where(S.c.lease_holder == holder)
     seq = change.connection.execute(counted.returning(S.c.last_seq)).scalar_one_or_none()
     if seq is None:
-        raise UnknownSession(f"There is no session {message.session!r}.")
+        _held(change.connection, message.session)  # raises when there is no such session
+        raise SessionBusy
     kept = message.model_copy(update={"seq": seq})
     change.connection.execute(insert(M).values(session=kept.session, seq=seq, body=document(kept)))
+    if event is not None:
+        change.audit(event)
     change.announce("message", f"{kept.session}:{seq}", "appended")
     return kept
 
@@ -95,16 +101,35 @@ def _message(row: Any) -> Message:
         raise StoreCorrupt(f"Message {row.seq} of session {row.session} cannot be read: {error}.") from None
 
 
-def lease(connection: Connection, id: str, holder: str, seconds: float) -> bool:
-    """Take or renew the right to work on a session, unless another holder's still runs."""
-    at = now()
-    free = or_(S.c.lease_holder == "", S.c.lease_holder == holder, S.c.lease_until <= at)
-    taken = update(S).where(S.c.id == id, free).values(lease_holder=holder, lease_until=at + timedelta(seconds=seconds))
-    if connection.execute(taken).rowcount == 1:
-        return True
-    if connection.execute(select(S.c.id).where(S.c.id == id)).one_or_none() is None:
+def lease(connection: Connection, id: str, holder: str, seconds: float) -> Lease:
+    """Take the right to work on a session, unless another holder's still runs; say how it was left."""
+    if is_held(connection, id, holder, lock=True):
+        return ""
+    left: Lease = "left" if _held(connection, id).lease_holder not in ("", holder) else "free"
+    values = {"lease_holder": holder, "lease_until": now() + timedelta(seconds=seconds)}
+    connection.execute(update(S).where(S.c.id == id).values(values))
+    return left
+
+
+def renew(connection: Connection, id: str, holder: str, seconds: float) -> bool:
+    """Keep the right for longer. It is never taken anew here: another holder may have come and gone meanwhile, and what
+    this one has read of the transcript would be old."""
+    held = update(S).where(S.c.id == id, S.c.lease_holder == holder)
+    return connection.execute(held.values(lease_until=now() + timedelta(seconds=seconds))).rowcount == 1
+
+
+def is_held(connection: Connection, id: str, holder: str, *, lock: bool = False) -> bool:
+    """Whether another holder's lease still runs."""
+    found = _held(connection, id, lock=lock)
+    return bool(found.lease_holder not in ("", holder) and found.lease_until > now())
+
+
+def _held(connection: Connection, id: str, *, lock: bool = False) -> Any:
+    found = select(S.c.lease_holder, S.c.lease_until).where(S.c.id == id)
+    row = connection.execute(found.with_for_update() if lock else found).one_or_none()
+    if row is None:
         raise UnknownSession(f"There is no session {id!r}.")
-    return False
+    return row
 
 
 def release(connection: Connection, id: str, holder: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import QueuePool
 
 from opsagent_jupyter.errors import (
@@ -25,6 +25,7 @@ from opsagent_jupyter.errors import (
     StoreReadOnly,
     StoreUnavailable,
 )
+from opsagent_jupyter.stores.sqlite_library import sqlite3
 from opsagent_jupyter.stores.storage import closed_on_error, refuse_closed, seam, survive_fork
 from opsagent_jupyter.stores.tables import VERSION_TABLE
 from opsagent_jupyter.stores.turns import Turns
@@ -51,6 +52,9 @@ _FAILURES: dict[int, tuple[type[StoreError], str]] = {
     sqlite3.SQLITE_FULL: (StoreFull, "The disk of the store is full"),
     sqlite3.SQLITE_IOERR: (StoreUnavailable, "The disk of the store fails"),
 }
+
+
+_UNWRITABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
 
 
 def wal_is_safe(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:
@@ -86,6 +90,10 @@ def explain_os(error: OSError, path: Path) -> StoreError:
     return StoreUnavailable(f"The store cannot be opened at {path}: {error.strerror}.")
 
 
+class StillFile(sqlite3.Connection):
+    """A connection to a file that stands still: good for one use, because somebody may begin to write."""
+
+
 class SqliteFile:
     """A store in one file, shared by the processes of one machine."""
 
@@ -101,14 +109,20 @@ class SqliteFile:
         self._closed = False
         self._turns = Turns(path.with_name(path.name + ".lock"), lock_timeout)
         self._make_file()
+        self._file = self._identity()
         self._engine = create_engine(
             URL.create("sqlite", database=str(path)),
+            module=sqlite3,
+            creator=self._connect,
+            paramstyle="named",
             poolclass=QueuePool,
             pool_timeout=lock_timeout,
+            pool_use_lifo=True,  # the connection that wrote last has its pages still
             max_overflow=20,
             hide_parameters=True,
         )
         event.listen(self._engine, "connect", self._prepare)
+        event.listen(self._engine, "checkout", _renew)
         event.listen(self._engine, "begin", _begin)
         self._writer = self._engine.execution_options(begin="BEGIN IMMEDIATE")
         self._snapshots = self._engine.execution_options(begin="BEGIN")
@@ -159,11 +173,40 @@ class SqliteFile:
     def _on_network(self) -> bool:
         return NETWORK.match(self._filesystem()) is not None
 
+    def _connect(self) -> sqlite3.Connection:
+        """Open the file. In WAL a reader makes two files beside it, which it cannot in a folder that it may not write:
+        there, when nobody else has made them, the file stands still and is read as it is
+        (https://sqlite.org/wal.html, "Read-Only Databases")."""
+        with closed_on_error(connection := self._opened(str(self.path))):
+            try:
+                connection.execute("PRAGMA schema_version").fetchall()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in _UNWRITABLE or not self._stands_still():
+                    raise
+            else:
+                return connection
+        connection.close()
+        return self._opened(f"{self.path.as_uri()}?mode=ro&immutable=1", factory=StillFile)
+
+    def _opened(self, place: str, factory: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
+        return sqlite3.connect(
+            place,
+            timeout=self._lock_timeout,
+            isolation_level=None,
+            check_same_thread=False,
+            factory=factory,
+            uri=factory is StillFile,
+        )
+
+    def _stands_still(self) -> bool:
+        """Whether nobody has the file open in WAL, and nobody like us can."""
+        return not os.access(self.path.parent, os.W_OK) and not self.path.with_name(self.path.name + "-wal").exists()
+
     def _prepare(self, connection: sqlite3.Connection, _record: Any) -> None:
         """Set up a new connection; every change is on the disk when COMMIT returns."""
-        connection.isolation_level = None
+        if isinstance(connection, StillFile):
+            return
         with closed_on_error(connection), closing(connection.cursor()) as cursor:
-            cursor.execute(f"PRAGMA busy_timeout = {int(self._lock_timeout * 1000)}")
             cursor.execute("PRAGMA foreign_keys = ON")
             cursor.execute("PRAGMA synchronous = FULL")
             self._choose_journal(cursor)
@@ -221,7 +264,24 @@ class SqliteFile:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         with self._turns.turn(), self._seam(), self._writer.begin() as connection:
+            self._require_place()
             yield connection
+
+    def _require_place(self) -> None:
+        """The open file is the one at the path: in WAL SQLite does not look, and nobody would find the record again."""
+        try:
+            same = self._identity() == self._file
+        except OSError:
+            same = False
+        if not same:
+            raise StoreUnavailable(
+                f"The store file was moved or replaced while it was open: {self.path}.",
+                hint="Put it back, or restart whatever uses it.",
+            )
+
+    def _identity(self) -> tuple[int, int]:
+        found = os.stat(self.path)  # noqa: PTH116 - Path.stat costs as much as the SQL of a change
+        return found.st_dev, found.st_ino
 
     def exclude(self, connection: Connection) -> None:
         """``BEGIN IMMEDIATE`` has done it."""
@@ -267,7 +327,16 @@ def _is_foreign(cursor: sqlite3.Cursor) -> bool:
     return bool(tables) and VERSION_TABLE not in tables
 
 
+def _renew(connection: sqlite3.Connection, record: Any, _proxy: Any) -> None:
+    """Let the pool lend a connection to a file that stands still once only."""
+    if isinstance(connection, StillFile):
+        if record.info.get("used"):
+            raise DisconnectionError
+        record.info["used"] = True
+
+
 def _begin(connection: Connection) -> None:
     statement = connection.get_execution_options().get("begin")
     if statement:
-        connection.exec_driver_sql(statement)
+        driver: Any = connection.connection.driver_connection
+        driver.execute(statement)

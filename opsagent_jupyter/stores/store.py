@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from opsagent_jupyter.config import data_folder
-from opsagent_jupyter.contracts import Place
+from opsagent_jupyter.contracts import Lease, Place
 from opsagent_jupyter.errors import ConfigError, MissingExtra, SecretExpired, StoreCorrupt, StoreError
 from opsagent_jupyter.lifecycle import ApprovalState
 from opsagent_jupyter.models import (
@@ -27,13 +27,26 @@ from opsagent_jupyter.models import (
     Message,
     Session,
 )
-from opsagent_jupyter.stores import approvals, instances, ledger, one_time, revealing, schema, sessions
+from opsagent_jupyter.stores import (
+    approvals,
+    blocks,
+    instances,
+    ledger,
+    one_time,
+    pruning,
+    revealing,
+    runbook_steps,
+    schema,
+    sessions,
+    vettings,
+)
 from opsagent_jupyter.stores.copying import copy_rows
 from opsagent_jupyter.stores.latecomers import already_decided
 from opsagent_jupyter.stores.sqlite import SqliteFile, explain_os
 from opsagent_jupyter.stores.storage import Storage
 from opsagent_jupyter.stores.tables import hosts
 from opsagent_jupyter.stores.watching import Watch
+from opsagent_jupyter.vetting import StepRecord, Vetting
 
 T = TypeVar("T")
 SQLITE = {"sqlite", "sqlite+pysqlite"}
@@ -135,6 +148,16 @@ class SharedStore:
         with self._storage.reading() as connection:
             return ledger.columns_in_line(connection, after, limit)
 
+    def audit_block(self, after: int, limit: int, *, beside: bool = False) -> Mapping[str, Any]:
+        """Those rows by the column, for readers in bulk (see ``blocks.block_after``)."""
+        with self._storage.reading() as connection:
+            return blocks.block_after(connection, after, limit, beside=beside)
+
+    def prune_audit(self, record: int, most: int = 2000) -> int:
+        """Remove at most so many of the oldest rows that the record of a prune allows (see ``pruning.prune``); how many went."""
+        with self._storage.writing() as connection:
+            return pruning.prune(connection, record, most)
+
     def audit_page(self, *, before: int | None, limit: int, filters: Mapping[str, str]) -> Sequence[AuditRow]:
         with self._storage.reading() as connection:
             return ledger.rows_before(connection, before, limit, filters)
@@ -227,17 +250,25 @@ class SharedStore:
         with ledger.change(self._storage) as change:
             return sessions.alter(change, id, event, changes)
 
-    def lease_session(self, id: str, holder: str, seconds: float) -> bool:
+    def lease_session(self, id: str, holder: str, seconds: float) -> Lease:
+        """Looks first without a lock: who waits for the end of another host's turn asks often."""
+        with self._storage.reading() as connection:
+            if sessions.is_held(connection, id, holder):
+                return ""
         with self._storage.writing() as connection:
             return sessions.lease(connection, id, holder, seconds)
+
+    def renew_session(self, id: str, holder: str, seconds: float) -> bool:
+        with self._storage.writing() as connection:
+            return sessions.renew(connection, id, holder, seconds)
 
     def release_session(self, id: str, holder: str) -> None:
         with self._storage.writing() as connection:
             sessions.release(connection, id, holder)
 
-    def append(self, message: Message) -> Message:
+    def append(self, message: Message, holder: str = "", event: AuditEvent | None = None) -> Message:
         with ledger.change(self._storage) as change:
-            return sessions.append(change, message)
+            return sessions.append(change, message, holder, event)
 
     def messages(self, session: str, after: int = 0, limit: int = 10_000) -> Sequence[Message]:
         with self._storage.reading() as connection:
@@ -329,6 +360,32 @@ class SharedStore:
         with ledger.change(self._storage) as change:
             late = [approvals.hold(change, key) for key in approvals.overdue_ids(change.connection, at)]
             return [approvals.expire(change, approval, at) for approval in late if approvals.overdue(approval, at)]
+
+    # -- runbooks
+
+    def add_vetting(self, vetting: Vetting, event: AuditEvent) -> None:
+        with ledger.change(self._storage) as change:
+            vettings.add(change, vetting, event)
+
+    def vetting(self, id: str) -> Vetting:
+        with self._storage.reading() as connection:
+            return vettings.find(connection, id)
+
+    def witnessed_vetting(self, id: str) -> Vetting:
+        with self._storage.snapshot() as connection:
+            return vettings.witnessed(connection, id)
+
+    def vettings(self, runbook: str = "", limit: int = 100) -> Sequence[Vetting]:
+        with self._storage.reading() as connection:
+            return vettings.page(connection, runbook, limit)
+
+    def revoke_vetting(self, id: str, event: AuditEvent) -> Vetting:
+        with ledger.change(self._storage) as change:
+            return vettings.revoke(change, id, event)
+
+    def runbook_steps(self, runbook: str = "", run: str = "", limit: int = 1000) -> Sequence[StepRecord]:
+        with self._storage.reading() as connection:
+            return runbook_steps.page(connection, runbook, run, limit)
 
     # -- hosts
 

@@ -47,6 +47,12 @@ class Words(TypeDecorator[str]):
         return None if value is None else storable(value)
 
 
+def sent_moment(value: datetime, dialect: Dialect) -> datetime | str:
+    """A time as it goes to the driver."""
+    moment = value.astimezone(UTC)
+    return moment if dialect.name == "postgresql" else moment.isoformat(timespec="microseconds")
+
+
 class Moment(TypeDecorator[datetime]):
     """A time in UTC that compares right, to the microsecond: timestamptz, or on SQLite ISO-8601 of fixed width."""
 
@@ -59,8 +65,7 @@ class Moment(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
         if value is None:
             return None
-        moment = value.astimezone(UTC)
-        return moment if dialect.name == "postgresql" else moment.isoformat(timespec="microseconds")
+        return sent_moment(value, dialect)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - as above
         if value is None:
@@ -220,6 +225,42 @@ one_time_secrets = Table(
     words("token"),
     moment("kept_at"),
     moment("expires_at", nullable=True),
+)
+
+#: Signatures of runbooks. ``revoked_at`` repeats what is in ``body`` for the queries.
+runbook_vettings = Table(
+    "runbook_vettings",
+    metadata,
+    words("id", primary_key=True),
+    words("runbook"),
+    moment("signed_at"),
+    moment("revoked_at", nullable=True),
+    words("body"),
+    Index(None, "runbook", "signed_at"),
+    Index(None, "signed_at"),
+)
+
+#: Which call is which step of which run: written with the audit events that say so, so that nobody has to search them.
+runbook_steps = Table(
+    "runbook_steps",
+    metadata,
+    words("call", primary_key=True),
+    words("runbook"),
+    words("run"),
+    words("step"),
+    words("tool"),
+    words("server"),
+    words("instance"),
+    words("risk"),
+    words("actor_name"),
+    words("approval"),
+    words("status"),
+    words("summary"),
+    moment("asked_at"),
+    moment("ended_at", nullable=True),
+    number("seq"),
+    Index(None, "runbook", "run", "seq"),
+    Index(None, "seq"),
 )
 
 hosts = Table(

@@ -37,10 +37,13 @@ from opsagent_jupyter.errors import (
     SecretExpired,
     SecretMissing,
     SecretRevealed,
+    SessionBusy,
     StoreError,
     UnknownApproval,
     UnknownInstance,
     UnknownSession,
+    VettingUnknown,
+    VettingVoid,
 )
 from opsagent_jupyter.lifecycle import TRANSITIONS, ApprovalState
 from opsagent_jupyter.models import AuditRow, CallRecord, FeedEntry, Result, Risk, Table, canonical, now, sha256
@@ -59,6 +62,7 @@ from opsagent_jupyter.testing.store_samples import (
     path_to,
     request,
     session,
+    vetting,
     write_everything,
 )
 
@@ -397,11 +401,36 @@ def test_a_lease_keeps_others_away_until_it_ends(store: Store) -> None:
     store.release_session(talk.id, "b")
     assert not store.lease_session(talk.id, "b", 30)
     store.release_session(talk.id, "a")
-    assert store.lease_session(talk.id, "b", 0.01)
+    assert store.lease_session(talk.id, "b", 0.01) == "free"
     time.sleep(0.02)
-    assert store.lease_session(talk.id, "a", 30)
+    assert store.lease_session(talk.id, "a", 30) == "left"
+    assert store.lease_session(talk.id, "a", 30) == "free"
+    assert store.renew_session(talk.id, "a", 30)
+    store.release_session(talk.id, "a")
+    assert not store.renew_session(talk.id, "a", 30)  # somebody may have been there meanwhile
+    assert store.lease_session(talk.id, "b", 30) == "free"
+    assert not store.renew_session(talk.id, "a", 30)
     with pytest.raises(UnknownSession):
         store.lease_session("nowhere", "a", 1)
+
+
+def test_who_lost_a_session_writes_nothing_into_it(store: Store) -> None:
+    """A message with a holder is kept while the session is in its hands: a host may have slept through its lease."""
+    talk = session()
+    store.add_session(talk, event())
+    with pytest.raises(SessionBusy):
+        store.append(message(talk.id), "a")
+    store.lease_session(talk.id, "a", 0.01)
+    time.sleep(0.02)
+    assert store.append(message(talk.id), "a").seq == 1  # nobody else has taken it yet
+    store.lease_session(talk.id, "b", 30)
+    with pytest.raises(SessionBusy):
+        store.append(message(talk.id), "a")
+    with pytest.raises(SessionBusy):
+        store.append(message(talk.id), "a", event())
+    assert store.append(message(talk.id), "b", event()).seq == 2
+    with pytest.raises(UnknownSession):
+        store.append(message("nowhere"), "a")
 
 
 # -- approvals ------------------------------------------------------------------------------------------------------
@@ -937,6 +966,62 @@ def test_what_is_read_is_of_the_documented_types(store: Store) -> None:
     assert isinstance(store.audit_rows(0, 1)[0], AuditRow)
     assert isinstance(store.feed(0)[0], FeedEntry)
     assert store.feed(0)[0].at.tzinfo is UTC
+
+
+# -- runbooks ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_signature_is_kept_witnessed_and_taken_back_once(store: Store) -> None:
+    """By id or its beginning, the newest first; after its end it is still there, and is nobody's leave."""
+    made = vetting()
+    store.add_vetting(made, event("runbook.signed"))
+    store.add_vetting(vetting(runbook="other", signed_at=now()), event("runbook.signed"))
+    assert store.vetting(made.id[:8]) == store.witnessed_vetting(made.id) == made
+    assert [found.runbook for found in store.vettings()] == ["other", made.runbook]
+    assert list(store.vettings(made.runbook)) == [made]
+    ended = store.revoke_vetting(made.id, event("runbook.revoked", actor=BOB, reason="it has grown"))
+    assert (ended.revoked_by, ended.revoked_for) == (BOB, "it has grown")
+    assert store.vetting(made.id) == ended
+    with pytest.raises(VettingVoid, match="Bob took the signature back"):
+        store.witnessed_vetting(made.id)
+    with pytest.raises(VettingVoid, match="already"):
+        store.revoke_vetting(made.id, event("runbook.revoked"))
+    with pytest.raises(VettingUnknown):
+        store.vetting("ffff")
+
+
+def test_a_signature_without_its_audit_record_is_no_leave(store: Store) -> None:
+    """Nor is one whose record is of another digest or another person."""
+    made = vetting()
+    with pytest.raises(VettingVoid, match="no signature"):
+        store.witnessed_vetting(made.id)
+    store.add_vetting(made, event("runbook.signed", actor=BOB))
+    with pytest.raises(VettingVoid, match="not the one"):
+        store.witnessed_vetting(made.id)
+
+
+def test_steps_stand_as_their_requests_do(store: Store) -> None:
+    """A reading step by its own end, a step that asked by its request; by run, by runbook, and the newest of all."""
+    place: dict[str, Any] = {"runbook": "r1", "run": "one", "step": "look", "key": "k"}
+    store.record(event(call="c1", status="running", tool="p.look", details=place))
+    store.record(
+        event("call.outcome", call="c1", status="succeeded", summary="3 rows", milliseconds=5.0, details=place)
+    )
+    asked = request(call="c2")
+    store.record(event("call.requested", call="c2", status="planning", details={**place, "step": "do"}))
+    store.add_approval(asked, event("approval.pending", call="c2", approval=asked.id, details={**place, "step": "do"}))
+    store.record(event(call="c3", status="running", details={**place, "run": "two"}))
+    store.record(event(call="c4", status="running"))
+    store.move(asked.id, ApprovalState.APPROVED, event("approval.approved", actor=BOB))
+    look, do = store.runbook_steps("r1", "one")
+    assert (look.step, look.state, look.summary, look.approval) == ("look", "succeeded", "3 rows", "")
+    assert look.began_at is not None
+    assert look.ended_at is not None
+    assert (do.step, do.state, do.decided_by, do.approval) == ("do", "approved", "Bob", asked.id)
+    assert do.arguments == asked.arguments
+    assert [step.call for step in store.runbook_steps("r1")] == ["c1", "c2", "c3"]
+    assert [step.call for step in store.runbook_steps(limit=2)] == ["c2", "c3"]
+    assert store.runbook_steps("r2") == []
 
 
 __all__ += [name for name in list(globals()) if name.startswith("test_")]

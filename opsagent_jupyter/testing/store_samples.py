@@ -19,6 +19,7 @@ from opsagent_jupyter.models import (
     Host,
     Instance,
     Message,
+    Origin,
     Plan,
     Risk,
     Session,
@@ -26,6 +27,7 @@ from opsagent_jupyter.models import (
     new_id,
     now,
 )
+from opsagent_jupyter.vetting import Vetting
 
 ALICE = Actor(id="os:alice", name="Alice", via="kernel")
 BOB = Actor(id="os:bob", name="Bob", via="cli")
@@ -80,6 +82,7 @@ def request(**fields: Any) -> Approval:
         "risk": Risk.MEDIUM,
         "reasons": ("it writes",),
         "requester": ALICE,
+        "origins": (Origin(argument="table", kind="database", text="orders", tool="postgresql.list_indexes"),),
         "policy": "none",
         "setup": "personal",
         "created_at": now(),
@@ -88,6 +91,28 @@ def request(**fields: Any) -> Approval:
     }
     asked = Approval(**{**given, **fields})
     return asked.model_copy(update={"digest": asked.computed_digest()})
+
+
+def vetting(**fields: Any) -> Vetting:
+    """A signature of a runbook, with its digest; sealed with nothing."""
+    at = now() - timedelta(minutes=1)
+    base: dict[str, Any] = {
+        "id": new_id(),
+        "runbook": "r1",
+        "title": "Marks",
+        "cells": (("title", "0" * 64),),
+        "steps": (),
+        "targets": (),
+        "signer": ALICE,
+        "reason": "the nightly mark is harmless",
+        "policy": "p",
+        "setup": "personal",
+        "signed_at": at,
+        "expires_at": at + timedelta(days=30),
+        "nonce": new_id(),
+    }
+    made = Vetting(**{**base, **fields})
+    return made.model_copy(update={"digest": made.computed_digest()})
 
 
 def added(store: Store, *path: ApprovalState, **fields: Any) -> Approval:

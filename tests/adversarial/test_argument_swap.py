@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from opsagent_jupyter.api import OpsAgent
 from opsagent_jupyter.errors import DigestMismatch, UnknownTool
 from opsagent_jupyter.models import Actor, Approval, Plan, Target
+from opsagent_jupyter.stores.sqlite_library import sqlite3
 from opsagent_jupyter.testing.store_samples import request
 from tests.ledger_plugin import Ledger, plugin
 
@@ -35,6 +35,7 @@ OTHER = {
     "risk": "high", "plan.risk": "low", "target.environment": "production", "requester.via": "cli",
     "plan.execution": "once", "plan.comparison": {"before": 2.0, "after": 1.0, "note": "cheaper"},
     "created_at": "2020-01-01T00:00:00Z", "expires_at": "2099-01-01T00:00:00Z", "arguments.count": 2,
+    "origins": [{"argument": "text", "kind": "model", "text": "one"}],
 }  # fmt: skip
 
 

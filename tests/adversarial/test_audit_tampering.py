@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import sqlite3
 from contextlib import closing
 
 import duckdb
@@ -15,6 +14,7 @@ import pytest
 from opsagent_jupyter.audit import chain
 from opsagent_jupyter.audit.projection import DuckProjection
 from opsagent_jupyter.errors import AuditQueryError, AuditTampered
+from opsagent_jupyter.stores.sqlite_library import sqlite3
 from opsagent_jupyter.stores.store import open_store
 from tests.audit_log import event, fill, reader_of
 
@@ -214,6 +214,44 @@ def test_a_row_that_hides_from_a_filter_is_found(store, intruder, tmp_path, colu
     assert column in str(found)
 
 
+def move(column):
+    """The last character of a row's text goes to the beginning of the next row's, so that the two joined are the same."""
+
+    def moved(intruder, seq):
+        texts = f"SELECT {column} FROM plugin_audit_log WHERE seq IN (?, ?) ORDER BY seq"
+        (one,), (two,) = intruder.file.execute(texts, (seq, seq + 1)).fetchall()
+        for place, text in ((seq, one[:-1]), (seq + 1, one[-1] + two)):
+            intruder.file.execute(f"UPDATE plugin_audit_log SET {column} = ? WHERE seq = ?", (text, place))
+
+    return moved
+
+
+@pytest.mark.parametrize("column", ["event_id", "body", "prev_hash", "hash", "session", "server"])
+def test_what_moved_between_neighbours_is_found(intruder, reader, column):
+    """Verification reads thousands of rows as one text by column; a shift that leaves that text as it was is found."""
+    reader.frame()
+    move(column)(intruder, 20)
+    found = reader.verify()
+    assert (found.ok, found.first_bad) == (False, 20)
+
+
+@pytest.mark.parametrize("column", ["event_id", "body", "prev_hash", "hash"])
+def test_a_text_that_became_bytes_is_found(intruder, reader, column):
+    """The same bytes as another type are not the same row."""
+    reader.frame()
+    intruder.file.execute(f"UPDATE plugin_audit_log SET {column} = CAST({column} AS BLOB) WHERE seq = 21")
+    found = reader.verify()
+    assert (found.ok, found.first_bad) == (False, 21)
+    assert len(reader.frame(unverified=True)) == ROWS
+
+
+def test_a_row_that_spells_two_is_found(intruder, reader):
+    """A row whose filter column holds the next row's line does not stand for both."""
+    reader.frame()
+    intruder.file.execute("UPDATE plugin_audit_log SET approval = approval || char(10) || 'x' WHERE seq = 22")
+    assert reader.verify().first_bad == 22
+
+
 COPY_EDITS = {
     "UPDATE audit SET status = 'succeeded' WHERE seq = 10": 10,
     "UPDATE audit SET risk = 'low' WHERE seq = 9": 9,
@@ -221,6 +259,12 @@ COPY_EDITS = {
     "UPDATE audit SET statements = [] WHERE seq = 13": 13,
     "UPDATE audit SET actor_name = 'Mallory' WHERE seq = 3": 3,
     "UPDATE audit SET time = time - INTERVAL 1 DAY WHERE seq = 20": 20,
+    "UPDATE audit SET approval = NULL WHERE seq = 14": 14,
+    "UPDATE audit SET plugin = 'mine' WHERE seq = 15": 15,
+    "UPDATE audit SET agent = NOT agent WHERE seq = 16": 16,
+    "UPDATE audit SET milliseconds = milliseconds + 0.001 WHERE seq = 17": 17,
+    "UPDATE audit SET summary = summary || chr(10) WHERE seq = 18": 18,
+    """UPDATE audit SET status = status || '","summary":"x' WHERE seq = 19""": 19,
     "UPDATE audit SET body = body || ' ' WHERE seq = 5": 5,
     "UPDATE audit SET hash = 'x' WHERE seq = 6": 6,
     "DELETE FROM audit WHERE seq = 8": 8,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +15,7 @@ from opsagent_jupyter.errors import NotAllowedToDecide
 from opsagent_jupyter.executor import Ask
 from opsagent_jupyter.lifecycle import ApprovalState
 from opsagent_jupyter.models import Actor, Approval, Risk
+from opsagent_jupyter.stores.sqlite_library import sqlite3
 from opsagent_jupyter.testing.models import Line, PuppetModel, ScriptedModel
 from tests.ledger_plugin import Ledger, plugin
 

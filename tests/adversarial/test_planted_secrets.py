@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -31,6 +30,7 @@ from psycopg.sql import SQL, Identifier, Literal
 from opsagent_jupyter.api import OpsAgent
 from opsagent_jupyter.demo.postgres import EmbeddedPostgres
 from opsagent_jupyter.errors import OpsAgentError
+from opsagent_jupyter.stores.sqlite_library import sqlite3
 from tests.kernels import ROOT
 from tests.model_server import Server, Turn, serving
 from tests.postgres import new_database

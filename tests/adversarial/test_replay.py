@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from opsagent_jupyter.api import OpsAgent
 from opsagent_jupyter.errors import AlreadyDecided, DigestMismatch
 from opsagent_jupyter.lifecycle import ApprovalState
 from opsagent_jupyter.models import CallRecord, Effect
+from opsagent_jupyter.stores.sqlite_library import sqlite3
 from tests.ledger_plugin import Ledger, plugin
 
 #: What an attacker with the store file does to the row of a request that has run.

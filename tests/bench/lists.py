@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-import sqlite3
 import statistics
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import httpx
 
 from opsagent_jupyter.audit.chain import GENESIS, link
 from opsagent_jupyter.models import AuditEvent, Message, Session, canonical, new_id
+from opsagent_jupyter.stores.sqlite_library import sqlite3
 from opsagent_jupyter.stores.store import open_store
 from opsagent_jupyter.testing.store_samples import ALICE, instance, request
 from tests.server.jupyter import jupyter

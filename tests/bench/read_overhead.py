@@ -12,8 +12,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from opsagent_jupyter import OpsAgent
 from opsagent_jupyter.demo.postgres import EmbeddedPostgres
 from opsagent_jupyter.executor import Ask
 from opsagent_jupyter.plugins.postgresql import connection as live
+from opsagent_jupyter.plugins.postgresql import explain
 
 CALLS: dict[str, dict[str, Any]] = {
     "list_indexes": {"table": "bench"},
@@ -39,27 +42,50 @@ INSERT INTO bench SELECT n, n % 97, 'row ' || n FROM generate_series(1, 20000) n
 CREATE INDEX ON bench (customer_id);
 ANALYZE bench;
 """
-Sent = list[tuple[Any, Any]]
+#: What a call sends, each as the same work on another connection.
+Sent = list[Callable[[Any], Awaitable[object]]]
 
 
 @contextmanager
-def listening(sent: Sent) -> Any:
-    """Write down what the plugin sends, own words included."""
-    fetch, say = live._fetch, live._say
+def listening(sent: Sent) -> Iterator[None]:
+    """Write down what the plugin sends, own words included: they go past psycopg, which forgets its prepared statements
+    at a ROLLBACK."""
+    fetch, say, simple, parse = live._fetch, live._say, explain._simple, explain._Inside._parse
+    execute = psycopg.AsyncConnection.execute
 
-    async def heard(connection: Any, statement: Any, values: Any = None) -> Any:
-        sent.append((statement, dict(values or {})))
+    async def fetched(connection: Any, statement: Any, values: Any = None) -> Any:
+        sent.append(partial(fetch, statement=statement, values=values))
         return await fetch(connection, statement, values)
 
     async def said(connection: Any, command: bytes) -> None:
-        sent.append((command.decode(), None))
+        sent.append(partial(say, command=command))
         await say(connection, command)
 
-    live._fetch, live._say = heard, said
+    async def sent_simply(connection: Any, command: bytes) -> None:
+        sent.append(partial(simple, command=command))
+        await simple(connection, command)
+
+    async def parsed(inside: Any, types: Any) -> Any:
+        sent.append(lambda connection: parse(replace(inside, conn=connection), types))
+        return await parse(inside, types)
+
+    async def executed(connection: Any, query: Any, params: Any = None, **named: Any) -> Any:
+        async def again(other: Any) -> None:
+            cursor = await execute(other, query, params, **named)
+            while cursor.nextset():
+                pass
+            await cursor.fetchall()
+
+        sent.append(again)
+        return await execute(connection, query, params, **named)
+
+    live._fetch, live._say, explain._simple = fetched, said, sent_simply
+    explain._Inside._parse, psycopg.AsyncConnection.execute = parsed, executed  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
-        live._fetch, live._say = fetch, say
+        live._fetch, live._say, explain._simple = fetch, say, simple
+        explain._Inside._parse, psycopg.AsyncConnection.execute = parse, execute  # type: ignore[method-assign]
 
 
 async def timed(count: int, work: Callable[[], Awaitable[object]]) -> list[float]:
@@ -77,12 +103,8 @@ async def raw(dsn: str, sent: Sent, count: int) -> list[float]:
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True, row_factory=dict_row) as connection:
 
         async def replay() -> None:
-            for statement, values in sent:
-                # the transaction's own words go past psycopg as ours do: it forgets prepared statements at a ROLLBACK
-                if values is None and not statement.startswith("EXPLAIN"):
-                    await live._say(connection, statement.encode())
-                else:
-                    await (await connection.execute(statement, values, prepare=values is not None)).fetchall()
+            for step in sent:
+                await step(connection)
 
         return await timed(count, replay)
 
@@ -99,11 +121,7 @@ def measure(ops: OpsAgent, dsn: str, tool: str, arguments: dict[str, Any], count
         sent.clear()
         ops.runtime.submit(call()).result()
     ours = statistics.median(ops.runtime.submit(timed(count, call)).result())
-    # explain_query prepares by the protocol, past what is heard here: its raw side is the statement's own EXPLAIN
-    plain = (
-        [(f"EXPLAIN (FORMAT JSON, VERBOSE, SETTINGS) {arguments['sql']}", None)] if tool == "explain_query" else sent
-    )
-    bare = statistics.median(asyncio.run(raw(dsn, plain, count)))
+    bare = statistics.median(asyncio.run(raw(dsn, sent, count)))
     return {"ours": round(ours, 2), "raw": round(bare, 2), "overhead": round(ours - bare, 2)}
 
 

@@ -13,8 +13,10 @@ import pandas as pd
 import pytest
 
 from opsagent_jupyter.audit import projection
+from opsagent_jupyter.audit.blocks import block_after
 from opsagent_jupyter.audit.projection import DuckProjection
 from opsagent_jupyter.audit.query import AuditReader
+from opsagent_jupyter.audit.retention import prune
 from opsagent_jupyter.models import sha256
 from tests.audit_log import ALICE, BOB, START, event, fill, reader_of
 
@@ -206,3 +208,29 @@ def test_a_line_of_filter_columns_says_what_the_columns_say(store):
     written = [row["at"].isoformat(timespec="microseconds") for row in rows]
     lines = [(row["seq"], "\x1f".join([at, *list(row.values())[2:]])) for row, at in zip(rows, written, strict=True)]
     assert store.audit_columns_in_line(0, 10) == lines
+
+
+def test_a_block_is_the_rows_by_the_column(store):
+    """The fast way reads the very rows of the slow one, with their filter columns, on each database."""
+    fill(store, 50)
+    store.record(event(1, summary='snow \N{SNOWMAN} "quoted"\n', instance="nul \x00"))
+    rows = store.audit_rows(0, 100)
+    block = block_after(store, 1, rows[0].hash, 100, beside=True)
+    assert block is not None
+    assert [tuple(row.values()) for row in block.rows.to_pylist()] == [tuple(row) for row in rows[1:]]
+    assert (block.seq, block.hash) == (51, rows[-1].hash)
+    assert block.lines.decode() == "".join(f"{line}\n" for _, line in store.audit_columns_in_line(1, 100))
+    assert block_after(store, 51, rows[-1].hash) is None
+    assert block_after(store, 1, "0" * 64) is None
+
+
+def test_rows_that_were_archived_leave_the_store_and_its_chain_goes_on(store, reader, tmp_path):
+    """On each database a prune leaves one chain of archives and rest, and new rows follow it."""
+    fill(store, 40)
+    done = prune(store, reader, tmp_path / "old", START + timedelta(minutes=25), event(9000))
+    assert (done.rows, done.last, store.audit_rows(0, 1)[0].seq) == (25, 25, 26)
+    fill(store, 5, start=40)
+    found = reader.verify(archives=tmp_path / "old")
+    assert (found.ok, found.rows, found.head) == (True, 47, store.audit_head()[1])
+    assert list(reader.frame(archives=tmp_path / "old").seq) == list(range(1, 48))
+    assert store.check() == []

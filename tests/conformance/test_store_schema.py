@@ -25,6 +25,9 @@ from opsagent_jupyter.testing.store_kit import verified
 from opsagent_jupyter.testing.store_samples import Opening, added, event
 
 ROOT = Path(__file__).parents[2]
+#: The newest revision, and that of a release to come.
+NEWEST = schema.REVISIONS[-1]
+NEXT = f"{int(NEWEST) + 1:04}"
 
 
 @pytest.fixture
@@ -45,11 +48,11 @@ def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A release with one more migration, which adds a column; until it is entered nothing changes."""
     steps = tmp_path / "steps"
     shutil.copytree(Path(migrations.__file__).parent, steps, ignore=shutil.ignore_patterns("__pycache__"))
-    (steps / "versions" / "0003_more.py").write_text(
-        textwrap.dedent("""
+    (steps / "versions" / f"{NEXT}_more.py").write_text(
+        textwrap.dedent(f"""
         import sqlalchemy as sa
         from alembic import op
-        revision, down_revision = "0003", "0002"
+        revision, down_revision = "{NEXT}", "{NEWEST}"
         def upgrade():
             with op.batch_alter_table("hosts") as hosts:
                 hosts.add_column(sa.Column("mood", sa.Text, nullable=False, server_default="calm"))
@@ -60,7 +63,7 @@ def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def enter(steps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "STEPS", str(steps))
-    monkeypatch.setattr(schema, "REVISIONS", ["0001", "0002", "0003"])
+    monkeypatch.setattr(schema, "REVISIONS", [*schema.REVISIONS, NEXT])
 
 
 def test_migrations_make_the_tables_that_the_code_declares(store: SharedStore) -> None:
@@ -108,7 +111,7 @@ def test_an_older_store_is_upgraded_with_all_its_rows(
     store.close()
     enter(next_release, monkeypatch)
     upgraded = opening()
-    assert upgraded.schema_version == "0003"
+    assert upgraded.schema_version == NEXT
     assert upgraded.approval(asked.id) == asked
     assert verified(upgraded) == 1
     upgraded.close()
@@ -118,11 +121,11 @@ def test_an_older_store_is_upgraded_with_all_its_rows(
 
 def check_backup(opening: Opening, id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(opening.url.removeprefix("sqlite:///")).parent
-    (kept,) = folder.glob("opsagent.db.0002-*.backup")
+    (kept,) = folder.glob(f"opsagent.db.{NEWEST}-*.backup")
     assert kept.stat().st_mode & 0o777 == 0o600
     monkeypatch.undo()
     old = open_store(f"sqlite:///{kept}")
-    assert (old.schema_version, old.approval(id).id) == ("0002", id)
+    assert (old.schema_version, old.approval(id).id) == (NEWEST, id)
     old.close()
 
 
@@ -132,7 +135,7 @@ def test_an_older_store_is_left_alone_where_that_is_asked(
     """Without leave to upgrade it says what it needs, and changes nothing."""
     store.close()
     enter(next_release, monkeypatch)
-    with pytest.raises(SchemaOutdated, match=r"0002.*0003"):
+    with pytest.raises(SchemaOutdated, match=f"{NEWEST}.*{NEXT}"):
         open_store(opening.url, upgrade=False)
     monkeypatch.undo()
     opening().close()
@@ -144,7 +147,7 @@ def test_a_migration_that_fails_leaves_the_store_as_it_was(
     """All steps are one transaction, on SQLite too."""
     asked = added(store)
     store.close()
-    step = next_release / "versions" / "0003_more.py"
+    step = next_release / "versions" / f"{NEXT}_more.py"
     step.write_text(step.read_text() + "    raise RuntimeError('power cut')\n")
     enter(next_release, monkeypatch)
     with pytest.raises(RuntimeError, match="power cut"):

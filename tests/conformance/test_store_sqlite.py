@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import stat
 import threading
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import pytest
 from opsagent_jupyter.errors import ConfigError, StoreCorrupt, StoreLocked
 from opsagent_jupyter.stores import sqlite
 from opsagent_jupyter.stores.sqlite import NETWORK, filesystem_of, wal_is_safe
+from opsagent_jupyter.stores.sqlite_library import sqlite3
 from opsagent_jupyter.stores.store import open_store
 from opsagent_jupyter.testing.store_kit import verified
 from opsagent_jupyter.testing.store_samples import event

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import time
 from collections.abc import Callable
 from typing import Any
 
 from opsagent_jupyter.api import OpsAgent
+from opsagent_jupyter.stores.sqlite_library import sqlite3
 from tests import ledger_plugin
 from tests.ledger_plugin import Ledger, plugin
 

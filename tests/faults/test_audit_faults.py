@@ -11,16 +11,19 @@ import sys
 import threading
 import time
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import duckdb
 import pytest
 
 from opsagent_jupyter.audit import projection
+from opsagent_jupyter.audit.anchor import anchor_of
 from opsagent_jupyter.audit.projection import DuckProjection
+from opsagent_jupyter.audit.retention import prune
 from opsagent_jupyter.errors import AuditError, AuditQueryError, StoreError
 from opsagent_jupyter.stores.store import open_store
-from tests.audit_log import event, fill, reader_of
+from tests.audit_log import START, event, fill, reader_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -328,6 +331,7 @@ CARRIER = """
 import sys
 from pathlib import Path
 from opsagent_jupyter.audit import projection
+from opsagent_jupyter.audit.anchor import anchor_of
 from opsagent_jupyter.stores.store import open_store
 projection.BATCH = 50
 store = open_store(sys.argv[1])
@@ -360,18 +364,69 @@ def test_carriers_that_are_killed_lose_and_double_nothing(store, path):
     assert found.rows == written
 
 
+PRUNER = """
+import sys
+from datetime import timedelta
+from pathlib import Path
+from opsagent_jupyter.audit.retention import prune
+from opsagent_jupyter.stores.store import SharedStore, open_store
+from tests.audit_log import START, event, reader_of
+store = open_store(sys.argv[1])
+few = SharedStore.prune_audit
+SharedStore.prune_audit = lambda self, record: few(self, record, 20)
+reader, folder = reader_of(store, Path(sys.argv[2])), Path(sys.argv[2]) / "old"
+print("up", flush=True)
+for minutes in range(int(sys.argv[3]), 1000, 150):
+    prune(store, reader, folder, START + timedelta(minutes=minutes), event(5000))
+"""
+
+
+def test_prunes_that_are_killed_lose_and_double_nothing(store, tmp_path):
+    """Killing at 8 random moments of archiving and removing: each row is in the archives or in the store, with the copy it
+    is one chain, and the next prune finishes what was begun."""
+    chance, folder = random.Random(5), tmp_path / "old"
+    fill(store, 1000)
+    whole = [row.hash for row in store.audit_rows(0, 2000)]
+    for number in range(8):
+        pruner = subprocess.Popen(
+            [sys.executable, "-c", PRUNER, store.url, str(tmp_path), str(100 + 80 * number)],
+            cwd=ROOT, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert pruner.stdout.readline()
+        time.sleep(chance.uniform(0, 1.5))
+        pruner.send_signal(signal.SIGKILL)
+        pruner.communicate()
+        begins = anchor_of(store).seq
+        assert begins == store.audit_rows(0, 1)[0].seq - 1
+        found = reader_of(store, tmp_path).verify(archives=folder if begins else None)
+        assert found.ok, str(found)
+        assert found.rows == store.audit_head()[0]
+    reader = reader_of(store, tmp_path)
+    last = prune(store, reader, folder, START + timedelta(minutes=950), event(5000)).last
+    assert last == 950 == anchor_of(store).seq
+    frame = reader.frame(archives=folder)
+    assert list(frame.seq) == list(range(1, store.audit_head()[0] + 1))
+    assert list(frame.hash[:1000]) == whole
+    assert seqs(tmp_path / "audit.duckdb")[0] == 951
+
+
+def failing_at(place, read):
+    """A way of reading that fails from a row on."""
+
+    def failing(after, limit, **more):
+        if after >= place:
+            raise StoreError("the disk fails")
+        return read(after, limit, **more)
+
+    return failing
+
+
 def test_a_store_that_fails_halfway_leaves_a_true_beginning(store, path, monkeypatch):
     """Rows read before the failure are kept, the store's error is raised as it is, and the next carry goes on."""
     monkeypatch.setattr(projection, "BATCH", 10)
     fill(store, 35)
-    read = store.audit_rows
-
-    def failing(after, limit):
-        if after >= 20:
-            raise StoreError("the disk fails")
-        return read(after, limit)
-
-    monkeypatch.setattr(store, "audit_rows", failing)
+    for name in ("audit_rows", "audit_block"):
+        monkeypatch.setattr(store, name, failing_at(20, getattr(store, name)))
     with pytest.raises(StoreError, match="the disk fails"):
         DuckProjection(store, path).carry()
     assert seqs(path) == list(range(1, 21))

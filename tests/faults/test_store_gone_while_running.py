@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from opsagent_jupyter.lifecycle import ApprovalState
 from opsagent_jupyter.models import Assessment, Plan, Result, Risk
 from opsagent_jupyter.plugin import Arg, Note, Toolbox
 from opsagent_jupyter.stores import store as stores
+from opsagent_jupyter.stores.sqlite_library import sqlite3
 from tests.ledger_plugin import Ledger, LedgerPlugin, plugin
 
 #: Seconds that a write waits for a locked store in these tests.

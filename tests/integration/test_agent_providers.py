@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import pytest
 
-from opsagent_jupyter.agent import loop
+from opsagent_jupyter.agent import loop, providers
 from opsagent_jupyter.agent.providers import close_model, open_model
 from opsagent_jupyter.models import CallRecord, Instance, Message, Plan, Result, Risk
 from opsagent_jupyter.plugin import Arg, Toolbox
@@ -249,6 +249,32 @@ def test_every_fault_of_a_provider_ends_the_turn_in_plain_words_without_the_key(
     assert last.error.hint
     assert KEY not in f"{last.error} {last.error!r} {last.error.__cause__!r} {last.error.facts}"
     assert gate.requests == []
+
+
+@each
+def test_a_provider_that_says_nothing_for_long_is_told_as_that_and_asked_once(
+    provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client's own patience ends, long before the turn's: it is no fault of the person's, and asking again would wait
+    as long again."""
+    monkeypatch.setattr(providers, "PATIENCE", 1.0)
+    monkeypatch.setattr(providers, "_PATIENCES", iter([0.7]))
+    with serving(Turn("never heard", silent=4)) as server:
+        events = turn(opened(server, provider), Gate())
+    error = events[-1].error  # type: ignore[union-attr]
+    assert error.code == "model.unavailable"
+    assert "did not answer in time" in str(error)
+    assert len(server.requests) == 1
+
+
+@each
+def test_a_provider_that_is_too_busy_says_so_and_what_to_do(provider: str) -> None:
+    """In words that need no knowledge of HTTP."""
+    with serving(Turn(status=429, body="{}")) as server:
+        events = turn(opened(server, provider), Gate(), retries=0)
+    text = str(events[-1].error)  # type: ignore[union-attr]
+    assert "asks to slow down, or the quota is used up" in text
+    assert "Wait a little and ask again, or use --model offline" in text
 
 
 @each

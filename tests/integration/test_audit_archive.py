@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from datetime import timedelta
 
@@ -39,7 +40,9 @@ def test_archives_follow_each_other_and_verify(store, tmp_path):
     recorded = reader.sql(f"SELECT details FROM audit WHERE type = '{ARCHIVED}' ORDER BY seq").details
     assert [details["head"] for details in recorded] == [first.head, second.head]
     assert reader.verify().ok
-    assert sorted(path.name for path in (tmp_path / "old").iterdir()) == [first.file, second.file]
+    assert sorted(path.name for path in (tmp_path / "old").glob("*.parquet")) == [first.file, second.file]
+    manifest = json.loads((tmp_path / "old" / first.file).with_suffix(".json").read_text())
+    assert (manifest["last"], manifest["head"], manifest["sha256"]) == (20, first.head, first.sha256)
 
 
 def test_an_archive_ends_at_the_first_row_that_is_too_new(store, tmp_path):
@@ -75,4 +78,4 @@ def test_archives_of_another_log_are_refused(store, tmp_path):
         fill(other, 40, start=1)
         with pytest.raises(AuditTampered, match="another hash than the store"):
             archive(other, reader_of(other, tmp_path / "new"), tmp_path / "old", START, event(0, type=ARCHIVED))
-        assert len([*(tmp_path / "old").iterdir()]) == 1
+        assert len([*(tmp_path / "old").glob("*.parquet")]) == 1

@@ -11,7 +11,6 @@ import random
 import re
 import shutil
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -45,6 +44,7 @@ from opsagent_jupyter.errors import (
     StoreLocked,
     StoreReadOnly,
 )
+from opsagent_jupyter.stores.sqlite_library import sqlite3
 from opsagent_jupyter.stores.store import open_store
 from tests.kernels import ROOT, Kernel, kernel
 from tests.ledger_plugin import Ledger

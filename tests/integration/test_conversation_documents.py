@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 
 from opsagent_jupyter.api import OpsAgent
@@ -84,6 +85,24 @@ def test_a_document_is_written_once_and_over_nothing(ops: OpsAgent, tmp_path: Pa
     assert file.read_text() == ops.export(session)
     with pytest.raises(ConfigError, match="cannot be written"):
         word(ops, "export", session, "--output", str(file))
+
+
+def test_a_notebook_reads_well_alone_and_finds_its_way_back(ops: OpsAgent, tmp_path: Path) -> None:
+    """Valid, without outputs, with every message in its order as text only; its code opens the conversation again and
+    fetches the rows, and is nothing that a person, a model or a database wrote."""
+    session = talk(ops)
+    file = tmp_path / "talk.ipynb"
+    assert "talk.ipynb" in word(ops, "export", session, "--output", str(file))
+    book = nbformat.read(file, as_version=4)
+    nbformat.validate(book)
+    prose = [cell.source for cell in book.cells if cell.cell_type == "markdown"]
+    code = [cell.source for cell in book.cells if cell.cell_type == "code"]
+    assert "\n".join(prose).split() == ops.export(session).split()
+    assert not [cell for cell in book.cells if cell.get("outputs")]
+    [looked] = [call.id for message in ops.messages(session) for call in message.calls if call.result]
+    assert code == [f"%load_ext opsagent_jupyter\n%opsagent open {session}", f'_ops.result("{looked}")']
+    assert list(ops.result(looked).columns) == ["text"]
+    assert ops.open(session).id == session
 
 
 def test_without_a_conversation_there_is_nothing_to_export(ops: OpsAgent) -> None:

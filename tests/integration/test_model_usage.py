@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,41 @@ def test_a_session_ends_at_its_budget_on_whatever_host(store_url: str, ledger_fi
             assert other.new_session().id != first.session_id
             assert other.ask("four").text == "Fine."
     assert len(server.requests) == 3
+
+
+def test_what_each_session_took_is_one_query_away(store_url: str, ledger_file: Path) -> None:
+    """Tokens and cost of all turns, from the audit, by session."""
+    prices = "openai:gpt-test=2/10"
+    with (
+        serving(Turn("Fine.", tokens=(900, 100))) as server,
+        host(store_url, ledger_file, server, model_prices=prices) as ops,
+    ):
+        first = ops.ask("one")
+        assert [first.text, ops.ask("two").text] == ["Fine.", "Fine."]
+        second = ops.new_session().id
+        assert ops.ask("three", session=second).text == "Fine."
+        frame = ops.audit_sql(
+            "SELECT session, sum((details->>'input_tokens')::int + (details->>'output_tokens')::int) AS tokens, "
+            "sum((details->>'cost')::double) AS cost FROM audit WHERE type = 'model.usage' GROUP BY session"
+        )
+    taken = {row.session: (row.tokens, round(row.cost, 6)) for row in frame.itertuples()}
+    assert taken == {first.session_id: (2000, 0.0056), second: (1000, 0.0028)}
+
+
+def test_a_turn_ends_at_its_budget_whatever_the_model_wants(store_url: str, ledger_file: Path) -> None:
+    """What it asked for last is still answered; then the person is told which limit it was, and goes on when they say so."""
+    script = (Turn(calls=(LIST,), tokens=(900, 100)), Turn("Fine."))
+    with serving(*script) as server, host(store_url, ledger_file, server, turn_tokens=1000) as ops:
+        turn = ops.ask("list the marks")
+        assert isinstance(turn.error, TurnLimit)
+        assert "its limit of 1000 tokens" in str(turn.error)
+        assert "go on" in turn.error.hint
+        assert turn.state == "failed"
+        assert len(server.requests) == 1
+        assert [call.status for call in turn.calls] == ["succeeded"]
+        assert [event["status"] for event in usages(ops)] == ["failed"]
+        assert ops.ask("go on").text == "Fine."
+    assert server.faults == []
 
 
 def test_prices_that_cannot_be_read_are_refused_at_the_start() -> None:
@@ -280,6 +316,52 @@ def test_of_two_parallel_calls_one_runs_and_the_other_waits_for_a_person(store_u
     assert [call["id"] for call in told[2]["tool_calls"]] == [message["tool_call_id"] for message in told[3:]]
     assert Ledger("books", str(ledger_file)).texts() == ["one"]
     assert len(server.requests) == 2
+
+
+def test_another_model_goes_on_with_the_conversation(store_url: str, ledger_file: Path) -> None:
+    """What one provider's model called, and what a person decided meanwhile, the next one reads in its own protocol."""
+    both = (LIST, ("ledger_add_mark", '{"text": "one"}'))
+    script = (Turn("Adding.", calls=both), Turn("I read it all."), Turn("It is there."), Turn("One."))
+    claude = "anthropic:claude-test"
+    with serving(*script) as server, host(store_url, ledger_file, server) as ops:
+        first = ops.ask("add a mark")
+        assert first.text.strip() == "Adding."
+        ops.keep_model_key("anthropic", KEY)
+        assert ops.ask("what now?", model=claude).text == "I read it all."
+        [approval] = ops.runtime.store.approvals()
+        ops.approve(approval.id)
+        last = ops.runtime.store.messages
+        eventually(lambda: last(first.session_id)[-1].text.strip() == "It is there.")
+        assert ops.session(first.session_id).model == claude
+        assert ops.ask("how many?", model="openai:gpt-test").text == "One."
+        said = [(m.role, m.model) for m in ops.messages(first.session_id) if m.role == "assistant"]
+        assert said == [
+            ("assistant", "openai:gpt-test"),
+            *[("assistant", claude)] * 2,
+            ("assistant", "openai:gpt-test"),
+        ]
+        assert [event["details"]["model"] for event in usages(ops)] == [
+            "openai:gpt-test",
+            claude,
+            claude,
+            "openai:gpt-test",
+        ]
+    [asked] = [m for m in server.requests[1]["messages"] if m["role"] == "assistant"]
+    uses = [block["id"] for block in asked["content"] if block["type"] == "tool_use"]
+    answers = server.requests[1]["messages"][2]["content"]
+    assert [block["tool_use_id"] for block in answers if block["type"] == "tool_result"] == uses
+    assert f"waiting for a person's decision (request {approval.id[:8]})" in json.dumps(answers)
+    assert not answers[1].get("is_error")
+    assert "the mark one is there" in json.dumps(server.requests[2]["messages"][-1])
+    assert server.faults == []
+
+
+def eventually(true: Callable[[], bool]) -> None:
+    """Wait for it, at most half a minute."""
+    limit = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
 
 
 def test_a_model_is_told_what_each_database_is_and_holds(store_url: str, ledger_file: Path) -> None:

@@ -9,11 +9,14 @@ import re
 import subprocess
 import sys
 import time
+import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import papermill
 import psycopg
 import pytest
 from nbclient import NotebookClient
@@ -31,6 +34,7 @@ from tests.runbooks import Site
 ROUNDS = int(os.environ.get("OPSAGENT_TEST_RUNBOOK_ROUNDS", "40"))
 SEED = int(os.environ.get("OPSAGENT_TEST_RUNBOOK_SEED", "7"))
 DONE, FAILED, WAITING, UNKNOWN, REFUSED = 0, 1, 3, 4, 6
+Runner = Callable[[cells.Notebook, Path], Path]
 
 
 def conversed(folder: Path, *orders: tuple[str, dict[str, Any]]) -> cells.Notebook:
@@ -103,9 +107,27 @@ def test_export_hand_over_run_wait_approve_elsewhere_resume_verify(book: cells.N
     code, rows = site.cli("runbook", "status", said["file"])
     assert [row["step"] for row in rows if row["approval"]] == ["add-mark", "add-mark-2"]
     assert all(row["decided_by"] for row in rows if row["approval"])
-    page, _ = HTMLExporter(exclude_input=True).from_notebook_node(nbformat.read(said["file"], as_version=4))
-    assert page.count("the mark green is there") >= 1
-    assert page.count("the mark red is there") >= 1
+    pages = shown(said["file"])
+    for step, text in (("add-mark", "green"), ("add-mark-2", "red")):
+        for page in (pages[step], pages[f"{step} gate"]):
+            assert f"the mark {text} is there (approved by" in page
+    assert "5 steps done" in pages["begin"], pages["begin"]
+
+
+def shown(file: str) -> dict[str, str]:
+    """What the page of an executed runbook shows of each step, the gate's card included, and no script of ours."""
+    node = nbformat.read(file, as_version=4)
+    pages = {}
+    for cell in node.cells:
+        if cell.cell_type != "code":
+            continue
+        outputs = [output.get("data", {}).get("text/html", "") for output in cell.outputs]
+        assert not re.search(r"<script|<iframe|<link|\son\w+=", "".join(outputs))
+        gate = cells.ours(cell).get("gate")
+        alone = nbformat.v4.new_notebook(cells=[cell])  # type: ignore[no-untyped-call]
+        page, _ = HTMLExporter(exclude_input=True, template_name="basic").from_notebook_node(alone)
+        pages[f"{gate} gate" if gate else str(cells.ours(cell).get("step", cell.id))] = page
+    return pages
 
 
 def test_an_exported_runbook_is_a_valid_notebook_with_nothing_in_it_but_the_work(book: cells.Notebook) -> None:
@@ -225,40 +247,125 @@ def test_a_secret_parameter_is_written_nowhere(careful: cells.Notebook, site: Si
         assert secret not in each
 
 
-def test_papermill_runs_it_too(book: cells.Notebook, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parameters given as papermill gives them; the run stops with the request's id, goes on, and can be sealed."""
+@pytest.fixture
+def here(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """The place, for kernels that this process starts itself."""
     for name, value in site.environment.items():
         monkeypatch.setenv(name, value)
-    file = saved(book, site.folder)
+    return site
 
-    def papermill() -> None:
-        node = nbformat.read(saved(book, site.folder), as_version=4)
-        place = next(n for n, cell in enumerate(node.cells) if "parameters" in cell.metadata.get("tags", []))
-        injected = nbformat.v4.new_code_cell(  # type: ignore[no-untyped-call]
-            "# Parameters\ninstance = 'accounts'\nserver = 'hall'\ntext = 'pink'\nrunbook_run = 'nightly'",
-            metadata={"tags": ["injected-parameters"]},
+
+GIVEN = {"instance": "accounts", "server": "hall", "text": "pink", "runbook_run": "nightly"}
+
+
+def by_papermill(book: cells.Notebook, folder: Path) -> Path:
+    """Papermill's own run of a runbook: its output is there however it ends."""
+    executed = folder / "executed.ipynb"
+    # Its kernel's sockets are left to the collector, which warns.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        papermill.execute_notebook(
+            saved(book, folder), executed, parameters=GIVEN, kernel_name="python3", progress_bar=False
         )
-        node.cells.insert(place + 1, injected)
-        try:
-            NotebookClient(node, timeout=300, kernel_name="python3", store_widget_state=True).execute()
-        finally:
-            nbformat.write(node, file)
+    return executed
 
+
+def by_nbclient(book: cells.Notebook, folder: Path) -> Path:
+    """The run by nbclient of a runbook with an injected cell, as papermill makes one."""
+    executed = folder / "executed.ipynb"
+    node = nbformat.read(saved(book, folder), as_version=4)
+    place = next(n for n, cell in enumerate(node.cells) if "parameters" in cell.metadata.get("tags", []))
+    lines = "\n".join(f"{name} = {value!r}" for name, value in GIVEN.items())
+    injected = nbformat.v4.new_code_cell(lines, metadata={"tags": ["injected-parameters"]})  # type: ignore[no-untyped-call]
+    node.cells.insert(place + 1, injected)
+    try:
+        NotebookClient(node, timeout=300, kernel_name="python3", store_widget_state=True).execute()
+    finally:
+        nbformat.write(node, executed)
+    return executed
+
+
+def waits(runner: Runner, book: cells.Notebook, place: Site) -> str:
+    """The id of the request at which a runner stopped."""
+    with pytest.raises((CellExecutionError, papermill.PapermillExecutionError)) as stopped:
+        runner(book, place.folder)
+    assert stopped.value.ename == "StepWaiting"
+    request = re.search(r"waits for approval ([0-9a-f]{32})", str(stopped.value))
+    assert request is not None
+    return request[1]
+
+
+def test_papermill_runs_it_too(book: cells.Notebook, here: Site) -> None:
+    """It stops at each waiting step with the request's id, goes on when it is decided, ends, and can be sealed."""
     for text in ("pink", "red"):
-        with pytest.raises(CellExecutionError, match="waits for approval") as stopped:
-            papermill()
-        assert stopped.value.ename == "StepWaiting"
-        request = re.search(r"waits for approval ([0-9a-f]{32})", str(stopped.value))
-        assert request is not None
-        assert site.cli("approve", request[1])[0] == 0
-        assert text in site.texts()
-    papermill()
-    assert site.texts() == ["pink", "red", "red"]
-    code, said = site.cli("runbook", "seal", str(file))
+        assert here.cli("approve", waits(by_papermill, book, here))[0] == 0
+        assert text in here.texts()
+    executed = by_papermill(book, here.folder)
+    assert here.texts() == ["pink", "red", "red"]
+    code, said = here.cli("runbook", "seal", str(executed))
     assert code == 0, said
-    code, proof = site.cli("runbook", "verify", str(file))
+    code, proof = here.cli("runbook", "verify", str(executed))
     assert code == 0
     assert sum("ran as approved" in told for _, told in proof["proven"]) == 2
+
+
+def test_nbclient_runs_it_too(book: cells.Notebook, here: Site) -> None:
+    """It stops where a person is needed, and again where that person has said no."""
+    assert here.cli("reject", waits(by_nbclient, book, here), "--reason", "not this one")[0] == 0
+    with pytest.raises(CellExecutionError) as stopped:
+        by_nbclient(book, here.folder)
+    assert stopped.value.ename == "StepRefused"
+    assert here.texts() == []
+
+
+SIGN = ("--bound", "text~[a-z]{1,20}", "--on", "accounts", "--reason", "the nightly marks are harmless")
+
+
+def test_a_signed_runbook_runs_whole_without_asking(book: cells.Notebook, here: Site) -> None:
+    """Signed at a terminal, run in a kernel: nobody is asked, the receipts say who signed. One changed cell, and it asks."""
+    file = saved(book, here.folder)
+    code, refused = here.cli("runbook", "sign", str(file), *SIGN)
+    assert (code, refused["error"]["code"]) == (FAILED, "runbook.nobody_to_sign")
+    code, said = here.at_terminal("runbook", "sign", str(file), *SIGN, typed="no")
+    assert (code, "runbook.not_allowed_to_sign" in said) == (FAILED, True)
+    assert here.cli("runbook", "signatures")[1] == []
+    code, said = here.at_terminal("runbook", "sign", str(file), *SIGN, typed="sign")
+    assert code == 0, said
+    (signed,) = here.cli("runbook", "signatures", str(file))[1]
+    code, ended = here.cli("runbook", "run", str(file), "-p", "text=green", "--server", "hall")
+    assert (code, ended["state"], ended["void"]) == (DONE, "done", ""), ended
+    assert here.texts() == ["green", "red", "red"]
+    proof = here.cli("runbook", "verify", ended["file"])[1]
+    assert sum(f"pre-approved through signature {signed['id'][:8]}" in told for _, told in proof["proven"]) == 2
+    pages = shown(ended["file"])
+    assert "pre-approved through the runbook" in pages["add-mark gate"]
+    assert f"by {rows_of(here, file)[-1]['decided_by']}, until" in pages["begin"]
+    assert f"(signature {signed['id'][:8]})" in pages["begin"]
+    assert [row["vetting"] for row in rows_of(here, file)] == [signed["id"]] * 2
+    node = json.loads(file.read_text())
+    node["cells"].insert(-1, cells.code("more", "print('harmless')"))
+    file.write_text(json.dumps(node))
+    code, ended = here.cli("runbook", "run", str(file), "-p", "text=blue", "--server", "hall")
+    assert (code, ended["state"], "the cell more" in ended["void"]) == (WAITING, "waiting", True), ended
+    assert here.cli("runbook", "revoke", signed["id"], "--reason", "done with it")[0] == 0
+    assert here.texts() == ["green", "red", "red"]
+
+
+def rows_of(place: Site, file: Path) -> list[dict[str, Any]]:
+    """The steps of a runbook, as status tells them."""
+    found: list[dict[str, Any]] = place.cli("runbook", "status", str(file))[1]
+    return [row for row in found if row["approval"]]
+
+
+def test_a_kernel_without_a_person_signs_nothing(book: cells.Notebook, here: Site) -> None:
+    """A cell that signs, in a notebook that runs by itself."""
+    file = saved(book, here.folder)
+    line = f"%opsagent runbook sign {file} --on accounts --reason 'the nightly marks are harmless'"
+    node = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(f"%load_ext opsagent_jupyter\n{line}")])  # type: ignore[no-untyped-call]
+    with pytest.raises(CellExecutionError) as stopped:
+        NotebookClient(node, timeout=300, kernel_name="python3").execute()
+    assert stopped.value.ename == "NobodyToSign"
+    assert here.cli("runbook", "signatures")[1] == []
 
 
 def test_reruns_and_kills_at_random_cells_repeat_no_effect(slow: cells.Notebook, site: Site) -> None:

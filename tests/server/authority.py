@@ -24,3 +24,16 @@ class Named(IdentityProvider):
     def get_user(self, handler: Any) -> User | None:
         name = handler.get_cookie("who")
         return User(name, name=name, display_name=name) if name else None
+
+
+class Hub(IdentityProvider):
+    """Knows its users as JupyterHub does: by a token of theirs, else by a login that it keeps in a cookie of its own."""
+
+    async def get_user(self, handler: Any) -> User | None:
+        token = handler.request.headers.get("Authorization", "").removeprefix("token ") or handler.get_argument(
+            "token", ""
+        )
+        if token:
+            handler._token_authenticated = True
+        name = token or handler.get_cookie("hub-login")
+        return User(name, name=name, display_name=name) if name else None

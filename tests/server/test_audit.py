@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from pyarrow import parquet
 
 from opsagent_jupyter.models import AuditEvent, Risk
+from opsagent_jupyter.stores.sqlite_library import sqlite3
 from opsagent_jupyter.stores.store import open_store
 from opsagent_jupyter.testing.store_samples import ALICE
 from tests.server.jupyter import Jupyter, done, jupyter, refused, soon

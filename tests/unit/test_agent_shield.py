@@ -134,6 +134,18 @@ def test_rows_that_are_kept_away_are_named_with_where_they_are() -> None:
         "Key (email)=(bob@example.org) already exists.",
         'find customers {"email": "bob@example.org"}',
         "SELECT $x$bob@example.org$x$",
+        "SELECT 1 FROM customers WHERE email = 'the late bob@example.org' AND name = 'eve@example.net of x'",
+        "It doesn't find email = 'bob@example.org'",
+        "SELECT 1 FROM customers WHERE email = E'it\\'s bob@example.org'",
+        "SELECT 1 FROM customers WHERE email IN ('a)', 'bob@example.org')",
+        "SELECT 1 FROM customers WHERE email='bob@example.org' OR customers.email='it''s eve@example.net'",
+        "Key (email, id)=(bob@example.org, 5) already exists.",
+        "Key (id, email)=(5, bob@example.org) already exists.",
+        "INSERT INTO customers (id, email) VALUES (1, bob@example.org), (2, eve@example.net)",
+        "email BETWEEN bob@example.org AND eve@example.net",
+        "Filter: (bob@example.org = customers.email)",
+        'find customers {"email": "a \\" quote, bob@example.org"}',
+        "SELECT 1 WHERE email = 'bob@example.org, cut",
     ],
 )
 def test_statements_and_messages_lose_their_literals(text: str) -> None:
@@ -143,6 +155,22 @@ def test_statements_and_messages_lose_their_literals(text: str) -> None:
     told = tool_text(called(result=Result(summary=text, tables=(table,)), summary=text), shield=shield)
     assert "bob@" not in told
     assert "eve@" not in told
+
+
+def test_what_is_compared_with_other_columns_stays_readable() -> None:
+    """A plan without its numbers and operators would be of no use."""
+    shield = Shield.of(shop("customers.email"))
+    plan = "Filter: ((email = 'bob'::text) AND (id < 500)), rows=100 cost=0.29..8.31"
+    assert shield.text(plan) == "Filter: ((email = ***::text) AND (id < 500)), rows=100 cost=0.29..8.31"
+    assert shield.text("Seq Scan on customers, rows=100") == "Seq Scan on customers, rows=100"
+
+
+@pytest.mark.parametrize(
+    "hostile", ["email = (" + "''" * 8000 + "(", "x" * 16_000, "(" * 16_000, "'" * 15_999, "email " * 2000]
+)
+def test_no_text_of_a_database_makes_the_shield_slow(hostile: str) -> None:
+    """A search that tries every way to read it would not end in this test's life."""
+    assert len(Shield.of(shop("customers.email")).text(hostile)) <= len(hostile) + 3
 
 
 def test_a_refusal_that_is_raised_is_shielded_as_well() -> None:

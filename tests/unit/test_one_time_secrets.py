@@ -7,7 +7,6 @@ import os
 import pickle
 import pty
 import shlex
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from opsagent_jupyter.models import Approval
 from opsagent_jupyter.notebook.completion import completions
 from opsagent_jupyter.notebook.display import shown
 from opsagent_jupyter.notebook.widgets import _VIEWS, ApprovalWidget
+from opsagent_jupyter.stores.sqlite_library import sqlite3
 from tests.kernels import ROOT
 from tests.mint_plugin import MADE, plugin
 from tests.unit.test_notebook_widgets import Wire, record, soon
