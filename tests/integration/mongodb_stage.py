@@ -1,31 +1,21 @@
-"""What the tests of the MongoDB plugin stand on: a connection, one tool's whole life, and a look into its results."""
+"""What the tests of the MongoDB plugin stand on: stage.py, and a look into results and running operations."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import gc
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
-from opsagent_jupyter.models import Effect, Json, Plan, Result
-from opsagent_jupyter.plugin import Limits
+from opsagent_jupyter.models import Json, Result
 from opsagent_jupyter.plugins.mongodb import plugin
 from opsagent_jupyter.plugins.mongodb.connection import Database
+from tests.integration import stage
 
-
-def on_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run an async test on an event loop of its own."""
-
-    @functools.wraps(test)
-    def run(*arguments: Any, **named: Any) -> None:
-        asyncio.run(test(*arguments, **named))
-
-    return run
+on_loop = stage.on_loop
 
 
 def on_loop_losing_sockets(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -34,70 +24,22 @@ def on_loop_losing_sockets(test: Callable[..., Coroutine[Any, Any, None]]) -> Ca
     @functools.wraps(test)
     def run(*arguments: Any, **named: Any) -> None:
         try:
-            asyncio.run(test(*arguments, **named))
+            on_loop(test)(*arguments, **named)
         finally:
             gc.collect()
 
     return pytest.mark.filterwarnings("ignore:unclosed", "ignore:Exception ignored")(run)
 
 
-@asynccontextmanager
-async def attached(uri: str, limits: Limits | None = None) -> AsyncIterator[Database]:
-    """A connection of the plugin, closed afterwards."""
-    db = await plugin.connect("stage", uri, limits or Limits())
-    try:
-        yield db
-    finally:
-        await db.close()
+class Run(stage.Run):
+    """One approved plan of this plugin."""
+
+    toolbox = plugin.toolbox
 
 
-async def call(db: Database, tool: str, /, **arguments: Any) -> Any:
-    """A read tool's result or a changing tool's plan, its arguments validated as the gate does it."""
-    spec = plugin.toolbox.tools[tool]
-    parsed = spec.parse(arguments)
-    return await spec.function(db, **{name: getattr(parsed, name) for name in type(parsed).model_fields})
-
-
-async def read(db: Database, tool: str, /, **arguments: Any) -> Result:
-    found = await call(db, tool, **arguments)
-    assert isinstance(found, Result)
-    return found
-
-
-async def planned(db: Database, tool: str, /, **arguments: Any) -> Plan:
-    found = await call(db, tool, **arguments)
-    assert isinstance(found, Plan)
-    return found
-
-
-@dataclass
-class Run:
-    """One approved plan on its way: the evidence that was noted, and its task."""
-
-    tool: str
-    plan: Plan
-    evidence: dict[str, Json] = field(default_factory=dict)
-
-    async def note(self, evidence: dict[str, Json]) -> None:
-        self.evidence.update(evidence)
-
-    async def perform(self, db: Database) -> Effect:
-        effect = await plugin.toolbox.tools[self.tool].hooks["perform"](db, self.plan, self.note)
-        assert isinstance(effect, Effect)
-        return effect
-
-    def start(self, db: Database) -> asyncio.Task[Effect]:
-        return asyncio.ensure_future(self.perform(db))
-
-    async def probe(self, db: Database) -> Effect:
-        effect = await plugin.toolbox.tools[self.tool].hooks["probe"](db, self.plan, self.evidence)
-        assert isinstance(effect, Effect)
-        return effect
-
-
-async def performed(db: Database, tool: str, /, **arguments: Any) -> Effect:
-    """Plan and run at once, as after an approval."""
-    return await Run(tool, await planned(db, tool, **arguments)).perform(db)
+_stage = stage.Stage(plugin, Run)
+attached, call, read = _stage.attached, _stage.call, _stage.read
+planned, performed = _stage.planned, _stage.performed
 
 
 def rows(result: Result, table: str) -> list[dict[str, Any]]:

@@ -1,28 +1,24 @@
-"""What the tests of the PostgreSQL plugin stand on: a small sick database, other people's sessions, one tool's whole life."""
+"""What the tests of the PostgreSQL plugin stand on: a small sick database, other people's sessions, and stage.py."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier, Literal
 
-from opsagent_jupyter.models import Effect, Json, Plan, Result
-from opsagent_jupyter.plugin import Limits
 from opsagent_jupyter.plugins.postgresql import plugin
-from opsagent_jupyter.plugins.postgresql.connection import Database
+from tests.integration import stage
 
 #: Seconds that a test waits for something that happens in another process.
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 SEED = """
 CREATE TABLE customers (id bigint PRIMARY KEY, name text, region text);
@@ -46,75 +42,18 @@ ANALYZE customers; ANALYZE orders;
 """
 
 
-def on_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run an async test on an event loop of its own."""
-
-    @functools.wraps(test)
-    def run(*arguments: Any, **named: Any) -> None:
-        asyncio.run(test(*arguments, **named))
-
-    return run
+on_loop = stage.on_loop
 
 
-@asynccontextmanager
-async def attached(dsn: str, limits: Limits | None = None) -> AsyncIterator[Database]:
-    """A connection of the plugin, closed afterwards."""
-    db = await plugin.connect("stage", dsn, limits or Limits())
-    try:
-        yield db
-    finally:
-        await db.close()
+class Run(stage.Run):
+    """One approved plan of this plugin."""
+
+    toolbox = plugin.toolbox
 
 
-async def call(db: Database, tool: str, /, **arguments: Any) -> Any:
-    """A read tool's result or a changing tool's plan, its arguments validated as the gate does it."""
-    spec = plugin.toolbox.tools[tool]
-    parsed = spec.parse(arguments)
-    return await spec.function(db, **{name: getattr(parsed, name) for name in type(parsed).model_fields})
-
-
-async def read(db: Database, tool: str, /, **arguments: Any) -> Result:
-    found = await call(db, tool, **arguments)
-    assert isinstance(found, Result)
-    return found
-
-
-async def planned(db: Database, tool: str, /, **arguments: Any) -> Plan:
-    found = await call(db, tool, **arguments)
-    assert isinstance(found, Plan)
-    return found
-
-
-@dataclass
-class Run:
-    """One approved plan on its way: the evidence that was noted, and its task."""
-
-    tool: str
-    plan: Plan
-    evidence: dict[str, Json] = field(default_factory=dict)
-    secret: Callable[[], str] | None = field(default=None, repr=False)
-
-    async def note(self, evidence: dict[str, Json], *, secret: Callable[[], str] | None = None) -> None:
-        self.evidence.update(evidence)
-        self.secret = secret
-
-    async def perform(self, db: Database) -> Effect:
-        effect = await plugin.toolbox.tools[self.tool].hooks["perform"](db, self.plan, self.note)
-        assert isinstance(effect, Effect)
-        return effect
-
-    def start(self, db: Database) -> asyncio.Task[Effect]:
-        return asyncio.ensure_future(self.perform(db))
-
-    async def probe(self, db: Database) -> Effect:
-        effect = await plugin.toolbox.tools[self.tool].hooks["probe"](db, self.plan, self.evidence)
-        assert isinstance(effect, Effect)
-        return effect
-
-
-async def performed(db: Database, tool: str, /, **arguments: Any) -> Effect:
-    """Plan and run at once, as after an approval."""
-    return await Run(tool, await planned(db, tool, **arguments)).perform(db)
+_stage = stage.Stage(plugin, Run)
+attached, call, read = _stage.attached, _stage.call, _stage.read
+planned, performed = _stage.planned, _stage.performed
 
 
 def seed(dsn: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from opsagent_jupyter.models import Json
 from opsagent_jupyter.plugin import Limits
-from opsagent_jupyter.plugins.mongodb import changes, reads, toolbox, uri
+from opsagent_jupyter.plugins.mongodb import changes, facts, reads, toolbox, uri
 from opsagent_jupyter.plugins.mongodb.connection import Database
 
 
@@ -29,6 +31,10 @@ class MongoDB:
     async def connect(self, name: str, secret: str, limits: Limits) -> Database:
         """Connect; raises an ``ExecutionError`` that says what to do."""
         return await Database.connect(name, secret, limits)
+
+    async def facts(self, connection: Database) -> Mapping[str, Json]:
+        """Say what this database is, how large it is, and what our account sees of it."""
+        return await facts.facts(connection)
 
 
 plugin = MongoDB()

@@ -1,58 +1,15 @@
-"""Rows of the driver as tables of a result: JSON values only, capped in rows and in cell size."""
+"""Tables of a result whose times the driver gives without a zone: they are UTC."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime
+from functools import partial
 
-from opsagent_jupyter.models import Json, Table
-from opsagent_jupyter.plugin import Limits
+from opsagent_jupyter.plugins import sheets
 
-
-def sheet(
-    name: str,
-    columns: Sequence[str],
-    rows: Sequence[Mapping[str, Any]],
-    limits: Limits,
-    units: Mapping[str, str] | None = None,
-) -> Table:
-    """Make a table of these columns; a column is looked up in a row with its spaces as underscores."""
-    keys = [column.replace(" ", "_") for column in columns]
-    shown = tuple(tuple(cell(row.get(key), limits.cell_bytes) for key in keys) for row in rows[: limits.rows])
-    known = {column: unit for column, unit in (units or {}).items() if column in columns}
-    return Table(name=name, columns=tuple(columns), rows=shown, total=len(rows), units=known)
-
-
-def cell(value: Any, longest: int = 2_000) -> Json:
-    """A value of the server as JSON: times as ISO text in UTC, numbers as they are, other types as their text."""
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, float):
-        return round(value, 3) if math.isfinite(value) else None
-    if isinstance(value, timedelta):
-        return round(value.total_seconds(), 3)
-    if isinstance(value, datetime):
-        return aware(value).isoformat()
-    if isinstance(value, list | tuple):
-        return [cell(item, longest) for item in value]
-    return _cut(str(value), longest)
+sheet = partial(sheets.sheet, zone=UTC)
 
 
 def aware(value: datetime) -> datetime:
-    """A time of the server, which the driver gives without a zone: it is UTC."""
+    """A time of the server with its zone."""
     return value if value.tzinfo else value.replace(tzinfo=UTC)
-
-
-def _cut(text: str, longest: int) -> str:
-    encoded = text.encode(errors="replace")
-    if len(encoded) <= longest:
-        return text
-    return encoded[: longest - 3].decode(errors="ignore") + "…"
-
-
-def cut_note(table: Table) -> tuple[str, ...]:
-    """A note when a table shows fewer rows than there were."""
-    left = table.total - len(table.rows)
-    return (f"The table {table.name} shows {len(table.rows)} of {table.total} rows.",) if left > 0 else ()

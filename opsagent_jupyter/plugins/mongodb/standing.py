@@ -44,6 +44,9 @@ POWERFUL: Mapping[str, str] = {
     "readWrite": "writes documents (readWrite)",
 }
 
+#: Roles that see what others run.
+MONITORING = frozenset({"clusterMonitor", "clusterAdmin", "root", "__system"})
+
 
 async def learned(db: Database, parts: Parts) -> Server:
     """Ask once who answers: topology, version and our own login."""
@@ -129,7 +132,7 @@ async def health(db: Database) -> Health:
     except OpsAgentError as error:
         return Health(instance=db.name, ok=False, summary=str(error), error_code=error.code)
     server = db.server
-    place = f"{server.topology} {server.set_name}".strip() + (f", {_role(hello)}" if server.set_name else "")
+    place = f"{server.topology} {server.set_name}".strip() + (f", {member_state(hello)}" if server.set_name else "")
     database = f", database {server.database}" if server.database else ""
     return Health(
         instance=db.name,
@@ -141,7 +144,8 @@ async def health(db: Database) -> Health:
     )
 
 
-def _role(hello: Document) -> str:
+def member_state(hello: Document) -> str:
+    """What a member of a replica set is now."""
     return "primary" if hello.get("isWritablePrimary") else "secondary" if hello.get("secondary") else "no member state"
 
 
@@ -152,7 +156,7 @@ def _warnings(db: Database, hello: Document, roles: Sequence[Mapping[str, str]])
         warnings.append("Nobody is logged in: without authentication everybody who reaches the port may do everything.")
     if risky := [text for role, text in POWERFUL.items() if role in held]:
         warnings.append(f"User {db.server.user} {listing(risky, 6)}: attach a user with fewer roles where you can.")
-    if db.server.user and not held & {"clusterMonitor", "clusterAdmin", "root", "__system"}:
+    if db.server.user and not held & MONITORING:
         warnings.append(
             f"User {db.server.user} does not see what others run, nor use of indexes: grant it clusterMonitor on admin."
         )

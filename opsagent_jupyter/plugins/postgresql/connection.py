@@ -44,6 +44,10 @@ _READ_ONLY = (
 )
 
 
+#: The one that makes no file of its own, where there is one.
+_QUICKEST: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.DefaultSelector)
+
+
 @dataclass(frozen=True)
 class Server:
     """What a connection learns of the server once; nothing here changes while it lives."""
@@ -399,7 +403,7 @@ def _is_idle(connection: AsyncConnection[Any]) -> bool:
     """Whether a connection can be lent: open, no transaction, and nothing said by the server while nobody listened."""
     if connection.closed or connection.info.transaction_status != dsn.driver().pq.TransactionStatus.IDLE:
         return False
-    with selectors.DefaultSelector() as selector:
+    with _QUICKEST() as selector:
         selector.register(connection.fileno(), selectors.EVENT_READ)
         return not selector.select(0)
 

@@ -62,11 +62,11 @@ async def health(db: Database) -> Health:
 
 
 def _warnings(role: str, rights: Row) -> tuple[str, ...]:
-    risky = _risky(rights)
+    held = risky(rights)
     warnings = []
-    if risky:
+    if held:
         warnings.append(
-            f"Role {role} {listing(risky, 6)}: attach a role with fewer rights where you can (`opsagent roles` prints one)."
+            f"Role {role} {listing(held, 6)}: attach a role with fewer rights where you can (`opsagent roles` prints one)."
         )
     if not rights["monitors"]:
         warnings.append(f"Role {role} does not see what other roles run: GRANT pg_monitor TO {role}.")
@@ -75,7 +75,7 @@ def _warnings(role: str, rights: Row) -> tuple[str, ...]:
     return tuple(warnings)
 
 
-def _risky(rights: Row) -> list[str]:
+def risky(rights: Row) -> list[str]:
     """What a role can do beyond its tools' needs, by itself or by becoming another role."""
     if rights["rolsuper"]:
         return ["is a superuser"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from opsagent_jupyter.errors import InvalidArguments, MissingRight, PreconditionFailed
-from opsagent_jupyter.models import Json
+from opsagent_jupyter.models import Assessment, Json, Risk
 from opsagent_jupyter.names import near
+from opsagent_jupyter.plugin import Arg
 from opsagent_jupyter.plugins.mongodb import names
 from opsagent_jupyter.plugins.mongodb.changes.execution import Node, Reader
 from opsagent_jupyter.plugins.mongodb.changes.rights import Rights, allows
@@ -44,6 +45,9 @@ ON_ADMIN = ("root", "__system", "clusterAdmin", "clusterManager", "clusterMonito
 POWERS = ("anyAction", "createUser", "grantRole", "createRole", "changePassword", "changeAnyPassword", "applyOps",
           "replSetReconfig", "shutdown", "setParameter", "internal", "impersonate", "forceUUID")  # fmt: skip
 
+#: How a tool asks for a user that exists.
+Named = Annotated[str, Arg("the user, as name or name@database", slot="user", example="reporting@shop")]
+
 
 @dataclass(frozen=True, order=True)
 class Role:
@@ -78,6 +82,13 @@ def parsed(text: str, home: str) -> Role:
     if not name or "\0" in text or bool(at) != bool(database):
         raise InvalidArguments(f"{text!r} is no role.", hint="Write readWrite, or read@reports.", path="roles")
     return Role(database or (ADMIN if name in ON_ADMIN else home), name)
+
+
+def assessed(roles: Iterable[str]) -> Assessment:
+    """The risk of giving or taking roles, by their names alone."""
+    found = [parsed(role, "") for role in roles]
+    grave = tuple(f"{role.name} {role.gravity}" for role in found if role.gravity)
+    return Assessment(risk=Risk.CRITICAL if grave else Risk.HIGH, reasons=grave)
 
 
 def written(roles: Iterable[Role]) -> str:

@@ -69,7 +69,7 @@ async def create_index(  # noqa: PLR0913  # each is an option of the index
     name: Annotated[str, Arg("a name; without it MongoDB's own, such as cust_1_ts_-1")] = "",
     database: Annotated[str, Arg("its database, when it is not the connection's", slot="database")] = "",
     expire_after: Annotated[
-        int | None, Field(ge=0, le=2**31 - 1), Arg("seconds after which documents are deleted (TTL)")
+        int | None, Field(ge=0, le=2**31 - 1), Arg("seconds after which documents are deleted (TTL)", slot="seconds")
     ] = None,
     where: Annotated[str, Arg('a filter in JSON for a partial index, such as {"status": "open"}')] = "",
     collation: Annotated[str, Arg("a locale such as de, or a collation in JSON")] = "",

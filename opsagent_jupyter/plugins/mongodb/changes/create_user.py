@@ -74,7 +74,10 @@ async def create_user(
     db: Database,
     name: Annotated[str, Arg("the name of the new user; say: named reporting", example="reporting")],
     roles: Annotated[
-        Roles, Arg("its roles: readWrite of its own database, or read@reports", example="read, readWrite@reports")
+        Roles,
+        Arg(
+            "its roles: readWrite of its own database, or read@reports", slot="roles", example="read, readWrite@reports"
+        ),
     ] = [],  # noqa: B006  # never changed
     database: Annotated[
         str, Arg("the database it logs in to (authSource); by default the connection's", slot="database")
@@ -113,9 +116,7 @@ async def create_user(
 
 @create_user.assesses
 def _(arguments: Any) -> Assessment:
-    found = [accounts.parsed(role, "") for role in arguments.roles]
-    grave = tuple(f"{role.name} {role.gravity}" for role in found if role.gravity)
-    return Assessment(risk=Risk.CRITICAL if grave else Risk.HIGH, reasons=grave)
+    return accounts.assessed(arguments.roles)
 
 
 @create_user.performs

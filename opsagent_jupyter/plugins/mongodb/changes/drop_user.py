@@ -43,7 +43,7 @@ from opsagent_jupyter.redaction import Redactor
 )
 async def drop_user(
     db: Database,
-    user: Annotated[str, Arg("the user, as name or name@database", slot="user", example="reporting@shop")],
+    user: accounts.Named,
     database: Annotated[str, Arg("the database it belongs to, when it is not the connection's", slot="database")] = "",
 ) -> Plan:
     """Drop a user: its connections lose all rights at once."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from opsagent_jupyter.errors import OpsAgentError, OutcomeUnknown, PreconditionFailed
@@ -16,8 +14,6 @@ from opsagent_jupyter.plugins.mongodb.connection import READ_SECONDS, REPLICA_SE
 
 #: Milliseconds in which a command that is quick by nature has to get its locks and end.
 QUICK_MS = 10_000
-#: Looks at a command that is being cancelled, and seconds between them.
-CANCEL_LOOKS, PAUSE = 40, 0.25
 
 
 class Reader(Protocol):
@@ -103,37 +99,11 @@ async def _send(db: Database, change: Change, plan: Plan, fill: Fill | None) -> 
         database, command = statements.read(statement)
         limit = command.get("maxTimeMS")
         seconds = limit / 1000 if limit else db.limits.change_deadline
-        sending = change.run(database, fill(command) if fill else command, seconds=seconds, limited=bool(limit))
-        ending = await _seen_through(db, change, member_of(plan), sending)
+        command = fill(command) if fill else command
+        ending = await change.run(database, command, seconds=seconds, limited=bool(limit))
         if not ending.clean or ending.cancelled:
             break
     return ending
-
-
-async def _seen_through(db: Database, change: Change, member: str, sending: Coroutine[Any, Any, Ending]) -> Ending:
-    """Wait for the end of a command; when our task is cancelled, kill it on the server and still see its end."""
-    running = asyncio.ensure_future(sending)
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        at = await node(db, member)
-    for _ in range(CANCEL_LOOKS):
-        if running.done():
-            break
-        with suppress(OpsAgentError):
-            await _kill(at, change.comment)
-        await asyncio.wait({running}, timeout=PAUSE)
-    if not running.done():
-        running.cancel()
-    return replace(await running, cancelled=True)
-
-
-async def _kill(at: Node, comment: str) -> None:
-    """Kill what our client asked for, and only that: the thread that builds an index for it has our comment too, and a
-    server that is told to kill both at once can end up in a deadlock, or die (measured on 6.0.5)."""
-    for each in await at.db.operations(comment, member=at.member):
-        if each.get("client"):
-            await at.read("admin", {"killOp": 1, "op": each["opid"]})
 
 
 def member_of(plan: Plan) -> str:

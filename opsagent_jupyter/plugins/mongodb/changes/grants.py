@@ -29,6 +29,10 @@ from opsagent_jupyter.plugins.mongodb.changes.rights import Rights, rights
 from opsagent_jupyter.plugins.mongodb.connection import Database, Document, Ending
 from opsagent_jupyter.plugins.mongodb.toolbox import tools
 
+Asked = Annotated[
+    Roles, Arg("the roles: readWrite of the user's own database, or read@reports", slot="roles", example="read@reports")
+]
+Place = Annotated[str, Arg("the database of the user, when it is not the connection's", slot="database")]
 Way = Literal["grantRolesToUser", "revokeRolesFromUser"]
 
 
@@ -49,17 +53,17 @@ class Case:
         "grant role readWrite to user bob",
         "grant the role read@reports to reporting",
         "give the user bob the role read",
+        "grant {roles} to {user}",
+        "give {roles} to {user}",
     ),
     keywords=("grant", "give", "role", "roles", "user"),
     patterns=(r"grant\s+(the\s+)?roles?\b",),
 )
 async def grant_roles(
     db: Database,
-    user: Annotated[str, Arg("the user, as name or name@database", slot="user", example="reporting@shop")],
-    roles: Annotated[
-        Roles, Arg("the roles: readWrite of the user's own database, or read@reports", example="read@reports")
-    ],
-    database: Annotated[str, Arg("the database of the user, when it is not the connection's", slot="database")] = "",
+    user: accounts.Named,
+    roles: Asked,
+    database: Place = "",
 ) -> Plan:
     """Grant roles to a user; they count at once, also on open connections."""
     case = await _case(db, user, roles, database, "grantRole")
@@ -90,17 +94,17 @@ async def grant_roles(
         "revoke role readWrite from user bob",
         "revoke the role read@reports from reporting",
         "take the role read from the user bob",
+        "revoke {roles} from {user}",
+        "take {roles} away from {user}",
     ),
     keywords=("revoke", "take", "role", "roles", "user"),
     patterns=(r"revoke\s+(the\s+)?roles?\b",),
 )
 async def revoke_roles(
     db: Database,
-    user: Annotated[str, Arg("the user, as name or name@database", slot="user", example="reporting@shop")],
-    roles: Annotated[
-        Roles, Arg("the roles: readWrite of the user's own database, or read@reports", example="read@reports")
-    ],
-    database: Annotated[str, Arg("the database of the user, when it is not the connection's", slot="database")] = "",
+    user: accounts.Named,
+    roles: Asked,
+    database: Place = "",
 ) -> Plan:
     """Revoke roles from a user; its open connections lose them at once."""
     case = await _case(db, user, roles, database, "revokeRole")
@@ -126,9 +130,7 @@ async def revoke_roles(
 @grant_roles.assesses
 @revoke_roles.assesses
 def _(arguments: Any) -> Assessment:
-    found = [accounts.parsed(role, "") for role in arguments.roles]
-    grave = tuple(f"{role.name} {role.gravity}" for role in found if role.gravity)
-    return Assessment(risk=Risk.CRITICAL if grave else Risk.HIGH, reasons=grave)
+    return accounts.assessed(arguments.roles)
 
 
 @grant_roles.performs

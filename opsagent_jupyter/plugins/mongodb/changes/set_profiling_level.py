@@ -40,6 +40,8 @@ EVERYTHING = 2
         "set the profiling level to 1",
         "set profiling level 2 on {database}",
         "set the profiler to level 1",
+        "turn the profiler off",
+        "switch profiling off",
     ),
     keywords=("profiling", "profiler", "profile", "level", "set"),
     patterns=(r"set\s+(the\s+)?profil(ing|er)(\s+level)?\b",),

@@ -12,8 +12,9 @@ from opsagent_jupyter.plugin import Arg
 from opsagent_jupyter.plugins.mongodb import names
 from opsagent_jupyter.plugins.mongodb.connection import Database, Document
 from opsagent_jupyter.plugins.mongodb.members import one_member_note
-from opsagent_jupyter.plugins.mongodb.sheets import cut_note, sheet
+from opsagent_jupyter.plugins.mongodb.sheets import sheet
 from opsagent_jupyter.plugins.mongodb.toolbox import tools
+from opsagent_jupyter.plugins.sheets import cut_note
 from opsagent_jupyter.plugins.wording import count, listing, percent, plural, size
 
 #: Collections that are measured one by one.

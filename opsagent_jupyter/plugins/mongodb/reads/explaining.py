@@ -46,7 +46,7 @@ async def explain_query(
     collection: Annotated[
         str, Arg("collection name, unless the query is a whole command", slot="collection", example="orders")
     ] = "",
-    sort: Annotated[str, Arg('JSON: the order of a filter, such as {"ts": -1}')] = "",
+    sort: Annotated[str, Arg('JSON: the order of a filter, such as {"ts": -1}', slot="sort")] = "",
     database: InDatabase = "",
     verbosity: Annotated[
         Verbosity, Arg("queryPlanner only plans; executionStats runs the query, at most 5 s; allPlansExecution too")

@@ -15,8 +15,9 @@ from opsagent_jupyter.plugins.mongodb import names
 from opsagent_jupyter.plugins.mongodb.connection import Database, Document
 from opsagent_jupyter.plugins.mongodb.members import everywhere, one_member_note, silent_notes
 from opsagent_jupyter.plugins.mongodb.reads.collections import InDatabase, measured
-from opsagent_jupyter.plugins.mongodb.sheets import aware, cut_note, sheet
+from opsagent_jupyter.plugins.mongodb.sheets import aware, sheet
 from opsagent_jupyter.plugins.mongodb.toolbox import tools
+from opsagent_jupyter.plugins.sheets import cut_note
 from opsagent_jupyter.plugins.wording import count, duration, listing, plural, size
 
 #: Seconds of counting below which an unused index says little.

@@ -11,8 +11,9 @@ from opsagent_jupyter.plugin import Arg
 from opsagent_jupyter.plugins.mongodb import shapes
 from opsagent_jupyter.plugins.mongodb.connection import MARK, SHARDED, Database, Document
 from opsagent_jupyter.plugins.mongodb.members import everywhere, one_member_note, silent_notes
-from opsagent_jupyter.plugins.mongodb.sheets import cut_note, sheet
+from opsagent_jupyter.plugins.mongodb.sheets import sheet
 from opsagent_jupyter.plugins.mongodb.toolbox import tools
+from opsagent_jupyter.plugins.sheets import cut_note
 from opsagent_jupyter.plugins.wording import duration, listing, plural, verb
 
 #: Seconds from which an operation is worth a remark, and from which ending it is offered.

@@ -15,8 +15,9 @@ from opsagent_jupyter.plugins.mongodb import indexing, names, shapes
 from opsagent_jupyter.plugins.mongodb.connection import MARK, SHARDED, Database, Document
 from opsagent_jupyter.plugins.mongodb.members import one_member_note
 from opsagent_jupyter.plugins.mongodb.reads.collections import InDatabase
-from opsagent_jupyter.plugins.mongodb.sheets import aware, cut_note, sheet
+from opsagent_jupyter.plugins.mongodb.sheets import aware, sheet
 from opsagent_jupyter.plugins.mongodb.toolbox import tools
+from opsagent_jupyter.plugins.sheets import cut_note
 from opsagent_jupyter.plugins.wording import count, duration, milliseconds, plural
 
 #: Recorded operations that are read, the newest first.

@@ -98,7 +98,7 @@ class Standing:
         "member",
         "members",
     ),
-    patterns=(r"\brs\.status\b", r"\breplSetGetStatus\b", r"\breplica\s*set\b", r"\boplog\b", r"\blag\b"),
+    patterns=(r"\brs[. ](status|conf)\b", r"\breplSetGetStatus\b", r"\breplica\s*set\b", r"\boplog\b", r"\blag\b"),
 )
 async def get_repl_status(db: Database) -> Result:
     """Show the members of the replica set with state and lag, unreachable ones as such, and the oplog window."""

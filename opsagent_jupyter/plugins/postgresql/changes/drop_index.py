@@ -225,7 +225,7 @@ async def _judge(reader: Reader, plan: Plan, ending: Ending) -> Effect:
         return Effect(
             state="succeeded",
             summary=f"{name} is gone{took}{freed}.",
-            figures={"bytes": before["bytes"], "seconds": round(ending.seconds, 3)},
+            figures={"bytes": before["bytes"], "seconds": round(ending.seconds, 3), "undo": plan.undo},
         )
     code = ending.sqlstate or EffectMissing.code
     if rows[0]["valid"] or not before["valid"]:

@@ -13,7 +13,6 @@ from opsagent_jupyter.plugins.postgresql.changes import grants
 from opsagent_jupyter.plugins.postgresql.changes.access import Entries, Entry, revoke
 from opsagent_jupyter.plugins.postgresql.changes.execution import Reader, carry_out, unfinished
 from opsagent_jupyter.plugins.postgresql.changes.grants import Case
-from opsagent_jupyter.plugins.postgresql.changes.privileges import Kind, Privileges
 from opsagent_jupyter.plugins.postgresql.connection import Database, Ending
 from opsagent_jupyter.plugins.postgresql.queries import query
 from opsagent_jupyter.plugins.postgresql.toolbox import tools
@@ -28,19 +27,21 @@ DONE = "it gives a role rights that it may use at once"
         "grant a privilege on {table} to {role}",
         "grant permission on {table} to {role}",
         "give {role} permission on {table}",
+        "give {role} read access to {table}",
+        "allow {role} to read {table}",
     ),
     keywords=("grant", "permission", "privilege", "right", "role"),
 )
 async def grant_permission(
     db: Database,
     role: Annotated[str, Arg("the role that gets it, or public for everybody", slot="role", example="app")],
-    object: Annotated[str, Arg("the table, view, sequence, schema, database, function or role", slot="table")],
-    privileges: Annotated[Privileges, Arg("select, insert, …; all of them; none for a role")] = [],  # noqa: B006
-    kind: Annotated[Kind, Arg("what the object is; all_tables and future_tables name a schema")] = "table",
-    columns: Annotated[list[str], Arg("only these columns of a table or view", slot="columns")] = [],  # noqa: B006
+    object: grants.Named,
+    privileges: grants.Asked = [],  # noqa: B006
+    kind: grants.Sort = "table",
+    columns: grants.Columns = [],  # noqa: B006
     *,
     grantable: Annotated[bool, Arg("let the role pass it on (WITH GRANT OPTION, WITH ADMIN OPTION)")] = False,
-    made_by: Annotated[str, Arg("with future_tables: whose tables, our own role's by default")] = "",
+    made_by: grants.Maker = "",
 ) -> Plan:
     """Grant a role privileges on an object, or membership in another role."""
     found = await grants.case(db, role, kind, object, privileges, columns, made_by)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from opsagent_jupyter.errors import EffectMissing, InvalidArguments, MissingRight, PreconditionFailed
 from opsagent_jupyter.models import Assessment, Effect, Json, Plan, Risk, Suggestion, canonical, sha256
+from opsagent_jupyter.plugin import Arg
 from opsagent_jupyter.plugins.postgresql.changes import preflight
 from opsagent_jupyter.plugins.postgresql.changes.access import Entries, Entry, Reach, Sources, sources
 from opsagent_jupyter.plugins.postgresql.changes.execution import Reader, reported, session
-from opsagent_jupyter.plugins.postgresql.changes.privileges import MEMBER, Item, Subject, subject
+from opsagent_jupyter.plugins.postgresql.changes.privileges import MEMBER, Item, Kind, Privileges, Subject, subject
 from opsagent_jupyter.plugins.postgresql.connection import Database, Ending
 from opsagent_jupyter.plugins.postgresql.queries import query
 from opsagent_jupyter.plugins.postgresql.roles import BOOTSTRAP, Role, powers_of, role
@@ -22,6 +23,13 @@ from opsagent_jupyter.plugins.wording import listing, plural
 PATIENCE = "2s"
 #: Objects times privileges that one request may be about: more would make a card that nobody reads.
 MOST = 5_000
+
+# What both tools ask for beside the role.
+Named = Annotated[str, Arg("the table, view, sequence, schema, database, function or role", slot="table")]
+Asked = Annotated[Privileges, Arg("select, insert, …; all of them; none for a role")]
+Sort = Annotated[Kind, Arg("what the object is; all_tables and future_tables name a schema")]
+Columns = Annotated[list[str], Arg("only these columns of a table or view", slot="columns")]
+Maker = Annotated[str, Arg("with future_tables: whose tables, our own role's by default")]
 
 Right = tuple[int, int, str]
 Held = dict[Right, bool]

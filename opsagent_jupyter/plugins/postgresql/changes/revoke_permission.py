@@ -12,7 +12,6 @@ from opsagent_jupyter.plugins.postgresql.changes import grants
 from opsagent_jupyter.plugins.postgresql.changes.access import Entries, Entry, regrant
 from opsagent_jupyter.plugins.postgresql.changes.execution import Reader, carry_out, unfinished
 from opsagent_jupyter.plugins.postgresql.changes.grants import Case
-from opsagent_jupyter.plugins.postgresql.changes.privileges import Kind, Privileges
 from opsagent_jupyter.plugins.postgresql.connection import Database, Ending
 from opsagent_jupyter.plugins.postgresql.toolbox import tools
 from opsagent_jupyter.plugins.wording import listing, plural
@@ -32,14 +31,14 @@ DONE = "what uses the right fails from then on"
 async def revoke_permission(
     db: Database,
     role: Annotated[str, Arg("the role that loses it, or public for everybody", slot="role", example="app")],
-    object: Annotated[str, Arg("the table, view, sequence, schema, database, function or role", slot="table")],
-    privileges: Annotated[Privileges, Arg("select, insert, …; all of them; none for a role")] = [],  # noqa: B006
-    kind: Annotated[Kind, Arg("what the object is; all_tables and future_tables name a schema")] = "table",
-    columns: Annotated[list[str], Arg("only these columns of a table or view", slot="columns")] = [],  # noqa: B006
+    object: grants.Named,
+    privileges: grants.Asked = [],  # noqa: B006
+    kind: grants.Sort = "table",
+    columns: grants.Columns = [],  # noqa: B006
     *,
     option_only: Annotated[bool, Arg("leave the right; take only the right to pass it on")] = False,
     cascade: Annotated[bool, Arg("take it from everybody who got it from this role too")] = False,
-    made_by: Annotated[str, Arg("with future_tables: whose tables, our own role's by default")] = "",
+    made_by: grants.Maker = "",
 ) -> Plan:
     """Revoke privileges on an object, or membership in another role, from a role."""
     found = await grants.case(db, role, kind, object, privileges, columns, made_by)

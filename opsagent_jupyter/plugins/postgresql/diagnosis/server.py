@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from opsagent_jupyter.plugins.findings import Finding, Severity, Survey
 from opsagent_jupyter.plugins.postgresql.connection import Row
@@ -123,43 +123,43 @@ async def settings(seen: Observation) -> Survey:
 
 
 #: Setting to the value that is dangerous, how bad that is, and why.
-_DANGERS: Mapping[str, tuple[Callable[[str], bool], Severity, str]] = {
+_DANGERS: Mapping[str, tuple[str, Severity, str]] = {
     "fsync": (
-        lambda value: value == "off",
+        "off",
         Severity.CRITICAL,
         "A crash of the machine can destroy the whole cluster beyond repair.",
     ),
     "full_page_writes": (
-        lambda value: value == "off",
+        "off",
         Severity.CRITICAL,
         "A crash of the machine in the middle of a write leaves torn pages that recovery cannot mend.",
     ),
     "zero_damaged_pages": (
-        lambda value: value == "on",
+        "on",
         Severity.CRITICAL,
         "A damaged page is emptied instead of reported: rows vanish without an error.",
     ),
     "ignore_checksum_failure": (
-        lambda value: value == "on",
+        "on",
         Severity.CRITICAL,
         "Damaged pages are used as if they were sound.",
     ),
     "autovacuum": (
-        lambda value: value == "off",
+        "off",
         Severity.HIGH,
         "Dead rows pile up in every table, statistics grow old, and wraparound comes nearer.",
     ),
     "track_counts": (
-        lambda value: value == "off",
+        "off",
         Severity.HIGH,
         "Autovacuum does not know what changed, so it does nothing.",
     ),
     "synchronous_commit": (
-        lambda value: value == "off",
+        "off",
         Severity.INFO,
         "A crash loses the last commits that clients were told of; nothing is damaged.",
     ),
-    "autovacuum_max_workers": (lambda value: value == "0", Severity.HIGH, "Without a worker autovacuum does nothing."),
+    "autovacuum_max_workers": ("0", Severity.HIGH, "Without a worker autovacuum does nothing."),
 }
 
 
@@ -170,8 +170,8 @@ def _shown(row: Row) -> str:
 def _dangers(found: Mapping[str, Row]) -> list[Finding]:
     return [
         _setting(found[name], severity, f"{name} is {_shown(found[name])}", why)
-        for name, (is_dangerous, severity, why) in _DANGERS.items()
-        if name in found and is_dangerous(found[name]["setting"]) and not _idle(name, found)
+        for name, (dangerous, severity, why) in _DANGERS.items()
+        if name in found and found[name]["setting"] == dangerous and not _idle(name, found)
     ]
 
 

@@ -12,8 +12,8 @@ from opsagent_jupyter.plugin import Arg
 from opsagent_jupyter.plugins.postgresql.connection import Database, Row
 from opsagent_jupyter.plugins.postgresql.literals import brief, shown, who
 from opsagent_jupyter.plugins.postgresql.queries import query
-from opsagent_jupyter.plugins.postgresql.sheets import cut_note, sheet
 from opsagent_jupyter.plugins.postgresql.toolbox import tools
+from opsagent_jupyter.plugins.sheets import cut_note, sheet
 from opsagent_jupyter.plugins.wording import count, duration, listing, percent, plural, verb
 
 #: Share of the usable connections from which the server counts as nearly full.

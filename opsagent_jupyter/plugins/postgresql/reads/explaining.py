@@ -15,8 +15,8 @@ from opsagent_jupyter.plugins.postgresql.literals import brief
 from opsagent_jupyter.plugins.postgresql.measures import measured
 from opsagent_jupyter.plugins.postgresql.queries import query, query_in
 from opsagent_jupyter.plugins.postgresql.reads.slow_queries import statements_schema
-from opsagent_jupyter.plugins.postgresql.sheets import cut_note, sheet
 from opsagent_jupyter.plugins.postgresql.toolbox import tools
+from opsagent_jupyter.plugins.sheets import cut_note, sheet
 from opsagent_jupyter.plugins.wording import count, listing, milliseconds
 
 if TYPE_CHECKING:

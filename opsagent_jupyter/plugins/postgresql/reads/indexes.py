@@ -14,8 +14,8 @@ from opsagent_jupyter.plugins.postgresql import names
 from opsagent_jupyter.plugins.postgresql.connection import Database, Row
 from opsagent_jupyter.plugins.postgresql.measures import locked_note, measured
 from opsagent_jupyter.plugins.postgresql.queries import query
-from opsagent_jupyter.plugins.postgresql.sheets import cut_note, sheet
 from opsagent_jupyter.plugins.postgresql.toolbox import tools
+from opsagent_jupyter.plugins.sheets import cut_note, sheet
 from opsagent_jupyter.plugins.wording import count, duration, listing, percent, plural, size, verb
 
 #: Share and bytes of an index from which its estimated bloat is reported.

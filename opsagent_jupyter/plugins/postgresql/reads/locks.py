@@ -10,8 +10,8 @@ from opsagent_jupyter.plugins.postgresql.connection import Database, Row
 from opsagent_jupyter.plugins.postgresql.literals import brief, shown, who
 from opsagent_jupyter.plugins.postgresql.lock_modes import spelled
 from opsagent_jupyter.plugins.postgresql.queries import query
-from opsagent_jupyter.plugins.postgresql.sheets import cut_note, sheet
 from opsagent_jupyter.plugins.postgresql.toolbox import tools
+from opsagent_jupyter.plugins.sheets import cut_note, sheet
 from opsagent_jupyter.plugins.wording import duration, listing, plural, verb
 
 #: What pg_blocking_pids calls a prepared transaction, which has no process.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from opsagent_jupyter.models import Json, Result
 from opsagent_jupyter.plugins.postgresql.connection import Database, Row
 from opsagent_jupyter.plugins.postgresql.queries import query
-from opsagent_jupyter.plugins.postgresql.sheets import sheet
 from opsagent_jupyter.plugins.postgresql.toolbox import tools
+from opsagent_jupyter.plugins.sheets import sheet
 from opsagent_jupyter.plugins.wording import count, duration, listing, plural, size, verb
 
 #: Bytes and seconds from which a standby counts as lagging; bytes that an inactive slot may retain unremarked.

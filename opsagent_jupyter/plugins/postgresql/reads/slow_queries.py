@@ -13,8 +13,8 @@ from opsagent_jupyter.plugin import Arg
 from opsagent_jupyter.plugins.postgresql.connection import Database, Row
 from opsagent_jupyter.plugins.postgresql.literals import HIDDEN, brief, shown, who
 from opsagent_jupyter.plugins.postgresql.queries import query, query_in
-from opsagent_jupyter.plugins.postgresql.sheets import cut_note, sheet
 from opsagent_jupyter.plugins.postgresql.toolbox import tools
+from opsagent_jupyter.plugins.sheets import cut_note, sheet
 from opsagent_jupyter.plugins.wording import (
     duration,
     milliseconds,

@@ -1,10 +1,10 @@
-"""Rows of the driver as tables of a result: JSON values only, capped in rows and in cell size."""
+"""Rows of a driver as tables of a result: JSON values only, capped in rows and in cell size."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Any
 
@@ -18,26 +18,33 @@ def sheet(
     rows: Sequence[Mapping[str, Any]],
     limits: Limits,
     units: Mapping[str, str] | None = None,
+    *,
+    zone: tzinfo | None = None,
 ) -> Table:
-    """Make a table of these columns; a column is looked up in a row with its spaces as underscores."""
+    """Make a table of these columns; a column is looked up in a row with its spaces as underscores.
+
+    ``zone`` is where a time without a zone is meant; None leaves it without one.
+    """
     keys = [column.replace(" ", "_") for column in columns]
-    shown = tuple(tuple(cell(row.get(key), limits.cell_bytes) for key in keys) for row in rows[: limits.rows])
+    shown = tuple(tuple(cell(row.get(key), limits.cell_bytes, zone) for key in keys) for row in rows[: limits.rows])
     known = {column: unit for column, unit in (units or {}).items() if column in columns}
     return Table(name=name, columns=tuple(columns), rows=shown, total=len(rows), units=known)
 
 
-def cell(value: Any, longest: int = 2_000) -> Json:
-    """A value of the database as JSON: times as ISO text, intervals as seconds, 64-bit numbers that fit as they are."""
+def cell(value: Any, longest: int = 2_000, zone: tzinfo | None = None) -> Json:
+    """A value as JSON: times as ISO text, intervals as seconds, 64-bit numbers that fit as they are, the rest as text."""
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float | Decimal):
         return _number(float(value))
     if isinstance(value, timedelta):
         return round(value.total_seconds(), 3)
-    if isinstance(value, datetime | date):
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=zone)).isoformat()
+    if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, list | tuple):
-        return [cell(item, longest) for item in value]
+        return [cell(item, longest, zone) for item in value]
     return _cut(str(value), longest)
 
 
@@ -46,7 +53,7 @@ def _number(value: float) -> Json:
 
 
 def _cut(text: str, longest: int) -> str:
-    encoded = text.encode()
+    encoded = text.encode(errors="replace")
     if len(encoded) <= longest:
         return text
     return encoded[: longest - 3].decode(errors="ignore") + "…"
