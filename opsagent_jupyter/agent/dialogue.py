@@ -11,11 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from opsagent_jupyter.agent.culprits import Culprits
 from opsagent_jupyter.agent.exchange import Exchange
+from opsagent_jupyter.agent.explanations import Explanations
+from opsagent_jupyter.agent.memory import Memory
+from opsagent_jupyter.agent.recollection import Recollection
+from opsagent_jupyter.agent.references import References
 from opsagent_jupyter.agent.requests import AT_ONCE, YES, Requests
-from opsagent_jupyter.agent.slots import Filler
+from opsagent_jupyter.agent.reversal import Reversal
 from opsagent_jupyter.agent.trail import Goal, Trail
-from opsagent_jupyter.agent.wording import Wording
+from opsagent_jupyter.agent.variations import Variations
+from opsagent_jupyter.agent.wording import DOES, Wording, means_verb
 from opsagent_jupyter.agent.world import Reply, Wanted, World
 from opsagent_jupyter.models import Risk
 
@@ -41,13 +47,18 @@ HISTORY = re.compile(
     r"|analy[sz]ed|added|did|made|terminated|cancelled)\b|\bdid (?:anyone|anybody|someone|somebody)\b|\baudit\b"
     r"|\bwhat (?:was|has been|did (?:you|we|i)) (?:changed|done|run|do)\b"
 )
-VARIES = re.compile(r"^\W*(?:and|what about|how about|same|also|now|ok and)\b")
 
-ABOUT = """\
+#: What it is worth, as tests/integration/test_offline_conversations.py measures it; that test holds these words.
+ACCURACY = (
+    "Measured on real servers: of 150 written requests to both databases, follow-ups included, it gets at least 95 in 100 "
+    "right; of 40 written after it was tuned it got 34 on first sight; none led to a change that was not asked for."
+)
+ABOUT = f"""\
 I am OpsAgent's offline model: fixed rules, no language model, no network. I match your words to the tools of the \
 attached databases and the names in them, and tell you in plain words what the tools found. I can follow a short trail \
 (slow query, its plan, the missing index) but I do not reason beyond that, and I ask when something is missing. \
-Changes wait for a person's approval. For free conversation choose another model: --model provider:name."""
+Changes wait for a person's approval. \
+{ACCURACY} For free conversation choose another model: --model provider:name."""
 
 
 @dataclass(frozen=True)
@@ -72,17 +83,21 @@ class Dialogue:
             return Reply(ABOUT)
         *earlier, current = exchanges
         if current.is_open:
-            return self.trail.report(current, earlier)
+            return Culprits(Memory(self.world, earlier), self.requests).after(current) or self.trail.report(
+                current, earlier
+            )
         wording = Wording(current.asked)
         plain = wording.rest.strip()
         return (
-            (None if wording.sql else self._social(plain))
-            or self._follow(plain, earlier)
-            or self._varied(current.asked, plain, earlier)
+            (None if wording.sql else self._social(plain, earlier) or self._follow(plain, earlier))
+            or Variations(Memory(self.world, earlier), self.requests).reply(
+                current.asked, plain, answers=bool(_open_questions(earlier))
+            )
+            or References(Memory(self.world, earlier), self.requests).reply(current.asked, plain)
             or self.requests.read([*_open_questions(earlier), current.asked])
         )
 
-    def _social(self, plain: str) -> Reply | None:
+    def _social(self, plain: str, earlier: Sequence[Exchange]) -> Reply | None:
         if WHO.search(plain) or HELP.search(plain):
             return Reply(f"{ABOUT}\n\n{self.requests.abilities()}")
         if HELLO.match(plain):
@@ -94,13 +109,39 @@ class Dialogue:
             return Reply("All right. Nothing was run.")
         if DECIDES.match(plain):
             return Reply("Nobody can decide that through me: use the card, or %opsagent approve ID and reject ID.")
+        if recalled := Recollection(Memory(self.world, earlier)).reply(plain):
+            return recalled
         if HISTORY.search(plain):
             return Reply("Who did what, when, and who approved it stands in the audit: %opsagent audit.")
         return None
 
-    # -- about what was offered or done before
+    # -- about what was offered, found or done before
 
     def _follow(self, plain: str, earlier: Sequence[Exchange]) -> Reply | None:
+        """What needs the conversation to be understood: “undo that”, “explain the second”, “kill it”, “yes”."""
+        memory = Memory(self.world, earlier)
+        explanations, reversal = Explanations(memory, self.trail.said), Reversal(memory, self.trail.said)
+        return (
+            reversal.reply(plain)
+            or self._explained_fix(plain, explanations)
+            or explanations.reply(plain)
+            or reversal.how(plain)
+            or Culprits(memory, self.requests).reply(plain)
+            or self._offered(plain, earlier)
+        )
+
+    def _explained_fix(self, plain: str, explanations: Explanations) -> Reply | None:
+        """“Do it” after a finding was explained: its fix and no other."""
+        if found := explanations.fixing(plain):
+            return self.trail.asking([found]) if isinstance(found, Wanted) else found
+        verb, agrees, fix = DOES.match(plain), YES.match(plain), explanations.fix()
+        if agrees and explanations.focus():
+            return self.trail.asking([fix]) if fix else explanations.reply("how do i fix that")
+        if fix and verb and means_verb(verb[1], fix.tool.name.split("_")[0]):
+            return self.trail.asking([fix])
+        return None
+
+    def _offered(self, plain: str, earlier: Sequence[Exchange]) -> Reply | None:
         """“Yes”, “fix it”, “the second one”: about what was offered last."""
         last = next((exchange for exchange in reversed(earlier) if exchange.calls), None)
         offers = self.trail.suggested(last) if last else []
@@ -137,23 +178,6 @@ class Dialogue:
         if not 1 <= number <= len(offers):
             return Reply(f"There is no number {number}.\n{self.trail.listed(offers)}", asks=True)
         return self.trail.asking(offers[number - 1 : number])
-
-    def _varied(self, text: str, plain: str, earlier: Sequence[Exchange]) -> Reply | None:
-        """“And for orders?”: the last look again, at something else."""
-        last = next((exchange.calls[-1] for exchange in reversed(earlier) if exchange.calls), None)
-        tool = self.world.tool(last.name) if last else None
-        if not VARIES.match(plain) or last is None or tool is None:
-            return None
-        alone = self.requests.decided(text)
-        on = str(last.arguments.get("on") or (last.answer.instance if last.answer else ""))
-        filling = Filler(tool, Wording(text), self.world.names(on)).fill()
-        if alone.sure or not (filling.values or filling.several[0]):
-            return None
-        if tool.changes:
-            return Reply("I do not repeat a change from half a sentence: say it whole, please.")
-        old = {name: value for name, value in last.arguments.items() if name not in {"on", filling.several[0]}}
-        calls = tuple(Wanted(tool, {**old, **new}, on) for new in filling.calls())
-        return Reply(calls=calls[:AT_ONCE])
 
 
 def _open_questions(earlier: Sequence[Exchange]) -> list[str]:

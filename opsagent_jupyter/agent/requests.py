@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from opsagent_jupyter.agent import answers
 from opsagent_jupyter.agent.routing import CLEAR, THRESHOLD, Candidate
-from opsagent_jupyter.agent.slots import TABLES, Filling, Names
-from opsagent_jupyter.agent.wording import ANSWER, CHANGING, Wording, word_set
+from opsagent_jupyter.agent.slots import NAMED, TABLES, Filling, Names
+from opsagent_jupyter.agent.wording import ANSWER, CHANGING, Wording, stem, word_set
 from opsagent_jupyter.agent.world import WAITS, Reply, Wanted, World
 from opsagent_jupyter.errors import InvalidArguments
 from opsagent_jupyter.models import Instance
@@ -31,6 +31,12 @@ CHECKUP = re.compile(
 )
 #: The tool by which a plugin answers such a question, where it has one.
 DIAGNOSIS = "diagnose"
+#: What people call a kind of database besides its name and the beginnings of it.
+IN_PLUGIN = re.compile(
+    r"\b(?:in|on|for|of|from|over|at)\s+(?:the\s+|my\s+|our\s+)?(?:postgres(?:ql)?|pg|psql|mongo(?:db)?)\b",
+    re.IGNORECASE,
+)
+SHORT = {"pg": "postgresql", "psql": "postgresql", "pgsql": "postgresql", "mdb": "mongodb"}
 YES = re.compile(
     r"^\W*(?:(?:yes|yeah|yep|sure|ok|okay|please|pls|and|then|now)\W+)*(?:yes|yeah|yep|sure|go ahead|go on"
     r"|do (?:it|that|this|so)|fix (?:it|that|this)|run it|please do|proceed|make it so|sounds good|apply (?:it|that)"
@@ -59,20 +65,25 @@ class Requests:
 
     def _completed(self, text: str, answer: str, question: Reply) -> tuple[str, Reply] | None:
         word, name = question.meant
+        said = self.named(Wording(answer)) if question.anywhere else []
+        if len(said) == 1 and not self.decided(answer).sure:
+            return text, self.decided(text, said[0])
         if word and YES.match(Wording(answer).rest.strip()):
             whole = re.sub(rf"(?<![\w$]){re.escape(word)}(?![\w$])", name, text, flags=re.IGNORECASE)
         else:
             whole = f"{text}{ANSWER}{answer}"
         reply = self.decided(whole)
-        return (whole, reply) if reply.tool == question.tool and (reply.calls or reply.asks) else None
+        same = reply.tool == question.tool or question.anywhere
+        return (whole, reply) if same and (reply.calls or reply.asks) else None
 
-    def decided(self, text: str) -> Reply:
-        """What one request comes to."""
+    def decided(self, text: str, place: Instance | None = None) -> Reply:
+        """What one request comes to; in one database, when that is known."""
         wording = Wording(text)
         if not self.world.instances:
             return Reply("No database is attached yet. Attach one: %opsagent attach postgresql|mongodb NAME --prompt.")
-        places = self._places(wording)
-        found = [(place, self._candidates(wording, place)) for place in places]
+        places = [place] if place else self._places(wording)
+        bare = Wording(IN_PLUGIN.sub("", text)) if self.named(wording) else wording
+        found = [(place, self._candidates(bare, place)) for place in places]
         place, candidates = max(found, key=lambda pair: pair[1][0].score if pair[1] else 0)
         best = candidates[0] if candidates else None
         places = _fitting(found, best) or places
@@ -91,18 +102,47 @@ class Requests:
         """The databases that a request can be about: the one it names, the one in focus, the ones that have the name."""
         words = set(wording.tokens)
         everywhere = list(self.world.instances)
-        named = [instance for instance in everywhere if instance.name.lower() in words]
         focused = [instance for instance in everywhere if instance.name == self.world.focus]
-        having = [instance for instance in everywhere if self._has_one_of(instance.name, words)]
-        return named or focused or having or everywhere
+        kinds = {stem(word) for word in words} & set(TABLES)
+        having = [instance for instance in everywhere if self._has_one_of(instance, words)]
+        fitting = [instance for instance in having if kinds & self._kinds(instance)] if len(kinds) == 1 else []
+        return self.named(wording) or focused or fitting or having or everywhere
 
-    def _has_one_of(self, instance: str, words: set[str]) -> bool:
-        names = self.world.names(instance)
+    def named(self, wording: Wording) -> list[Instance]:
+        """The databases that a request names: by their names, else by what they are."""
+        words = set(wording.tokens)
+        by_name = [instance for instance in self.world.instances if instance.name.lower() in words]
+        return by_name or [
+            instance for instance in self.world.instances if any(_is_plugin(word, instance.plugin) for word in words)
+        ]
+
+    def without_places(self, text: str) -> str:
+        """A request without the names of databases and of what they are."""
+        names = {instance.name.lower() for instance in self.world.instances}
+        plugins = {instance.plugin for instance in self.world.instances}
+
+        def kept(found: re.Match[str]) -> str:
+            word = found[0].lower()
+            return "" if word in names or any(_is_plugin(word, plugin) for plugin in plugins) else found[0]
+
+        return re.sub(r"[\w$]+", kept, text)
+
+    def changing(self, plain: str) -> str:
+        """The verb by which a request commands a change of any kind; empty when it does not."""
+        wording = Wording(plain)
+        return "" if wording.wonders else next((head for head, _ in wording.commands() if head in CHANGING), "")
+
+    def _kinds(self, instance: Instance) -> set[str]:
+        """What a database calls that which holds its rows or documents."""
+        return set(self.world.names(instance.name).catalog.names) & set(TABLES)
+
+    def _has_one_of(self, instance: Instance, words: set[str]) -> bool:
+        names = self.world.names(instance.name)
         return any(names.exact(kind, word) for kind in ("table", "index") for word in words)
 
     def _which_database(self, places: Sequence[Instance], tool: Tool) -> Reply:
         names = " or ".join(place.name for place in places)
-        return Reply(f"Which database: {names}?", asks=True, tool=tool.full_name)
+        return Reply(f"Which database: {names}?", asks=True, tool=tool.full_name, anywhere=True)
 
     def _everything(self, places: Sequence[Instance]) -> Reply:
         """The plugin's diagnosis; else a look at everything that can be looked at without an argument."""
@@ -174,7 +214,7 @@ class Requests:
         if tool.changes and filling.guessed:
             guess = filling.guessed[0]
             return Reply(f"There is no {guess.word}. Did you mean {guess.name}?", meant=(guess.word, guess.name))
-        if missing := filling.missing or _statement_missing(tool, filling):
+        if missing := filling.missing or _statement_missing(tool, filling) or _object_missing(tool, filling):
             return Reply(_which(tool, missing[0], filling, names, wording))
         return _doubt(tool, filling, wording) if tool.changes else None
 
@@ -189,6 +229,11 @@ def _fitting(found: Sequence[tuple[Instance, Sequence[Candidate]]], best: Candid
         return any(each.score >= least and each.tool.changes >= best.tool.changes for each in candidates[:1])
 
     return [place for place, candidates in found if may(candidates)]
+
+
+def _is_plugin(word: str, plugin: str) -> bool:
+    """Whether a word says what a database is: "postgresql", "postgres", "mongo", "pg"."""
+    return word == plugin or (len(word) >= 5 and plugin.startswith(word)) or SHORT.get(word) == plugin
 
 
 def _is_request(text: str) -> bool:
@@ -216,6 +261,14 @@ def _statement_missing(tool: Tool, filling: Filling) -> tuple[str, ...]:
     return () if not subjects or any(name in filling.values for name in subjects) else tuple(subjects[:1])
 
 
+def _object_missing(tool: Tool, filling: Filling) -> tuple[str, ...]:
+    """A change whose objects are all optional, such as a table or an index, is not asked for without any."""
+    kinds = [name for name, arg in tool.slots.items() if arg.slot in NAMED]
+    named = any(name in filling.values or name == filling.several[0] for name in kinds)
+    required = any(field.is_required() for field in tool.arguments.model_fields.values())
+    return () if not tool.changes or named or required else tuple(kinds[:1])
+
+
 def _no_such(kind: str, word: str, names: Names, place: Instance) -> Reply:
     near = names.near(kind, word)
     hint = f" Did you mean {' or '.join(near)}?" if near else f" Which {kind}?"
@@ -237,6 +290,8 @@ def _which(tool: Tool, argument: str, filling: Filling, names: Names, wording: W
             table = str(filling.values[tables[0]])
             return f"Which column of {table}, or which columns? {_some(names.columns(table), 'It has')}".strip()
         case "pid":
+            if argument != "pid":
+                return f"Which {argument}? It is {tool.slots[argument].help}."
             return "Which process id (pid)? “show locks” and “show connection stats” list them."
         case "sql" | "query_id":
             return "Which statement? Paste it, or name the query id that “show me slow queries” lists."

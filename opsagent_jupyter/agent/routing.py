@@ -15,7 +15,7 @@ from functools import cached_property
 
 from rapidfuzz import fuzz
 
-from opsagent_jupyter.agent.slots import Filler, Filling, Names, choices, properties
+from opsagent_jupyter.agent.slots import TABLES, Filler, Filling, Names, choices, properties
 from opsagent_jupyter.agent.wording import (
     CHANGING,
     IDIOMS,
@@ -38,7 +38,7 @@ CLEAR = 0.6
 #: Verbs by which a phrase may command its tool, beside the tool's own.
 COMMANDING = CHANGING | word_set(
     "add build make remove run end disconnect clean free reclaim freeze gather collect renew recompute shrink compact index"
-    " defragment rebuild unlock allow deny give take"
+    " defragment rebuild unlock allow deny give take turn switch"
 )
 #: Verbs that say too little without their object.
 GENERAL = word_set("create drop get list show explain analyze check set add grant revoke")
@@ -126,8 +126,11 @@ class Router:
     def find(self, wording: Wording, names: Names) -> list[Candidate]:
         """The tools that may be meant, the likeliest first; a command stands before everything else."""
         commanded = [found for profile in self._profiles if (found := self._commanded(profile, wording, names))]
+        words = self._words(wording, names)
         reading = [
-            self._likely(profile, wording, names) for profile in self._profiles if _can_read(profile.tool, wording)
+            self._likely(profile, words, wording, names)
+            for profile in self._profiles
+            if _can_read(profile.tool, wording)
         ]
         reading.sort(key=lambda candidate: -candidate.score)
         commanded.sort(key=lambda candidate: -candidate.score)
@@ -168,15 +171,16 @@ class Router:
             return 1.5 if aimed else 1.0 * (verb not in GENERAL)
         if _ordered(profile, head, said, named=named) or (named and head in _modes(tool)):
             return 1.2
+        if verb == "create" and head in _traits(tool) and named and not filling.missing and set(meaning(noun)) <= said:
+            return 1.1  # "unique index on customers email": the trait of what is to be made stands for the verb
         # "index orders by region": what is to be made stands for the verb.
         return 1.1 if verb == "create" and stem(head) in map(stem, noun) and named and not filling.missing else 0.0
 
     # -- tools that read
 
-    def _likely(self, profile: Profile, wording: Wording, names: Names) -> Candidate:
+    def _likely(self, profile: Profile, words: Sequence[str], wording: Wording, names: Names) -> Candidate:
         filling = Filler(profile.tool, wording, names, language=self.language).fill()
-        words = self._words(wording, names)
-        score = self._score(profile, words, filling, wording)
+        score = self._score(profile, words, filling, wording, names)
         return Candidate(profile.tool, score, filling)
 
     def _words(self, wording: Wording, names: Names) -> list[str]:
@@ -188,23 +192,32 @@ class Router:
         named = ["index"] if any(names.exact("index", word) for word in said) else []
         return meaning([*words, *named])
 
-    def _score(self, profile: Profile, words: Sequence[str], filling: Filling, wording: Wording) -> float:
+    def _score(self, profile: Profile, words: Sequence[str], filling: Filling, wording: Wording, names: Names) -> float:
         known = [word for word in words if word in profile.weights]
         matched = sum(self._weight(profile, word) for word in known)
         total = sum(self._rarity.get(word, 1.5) for word in words) or 1.0
         alike = max((fuzz.token_set_ratio(" ".join(words), phrase) for phrase in profile.phrases), default=0) / 100
         score = 0.5 * min(1.0, matched / total) + 0.25 * alike * bool(known) + 0.15 * min(1.0, matched / 3)
         score += 0.3 * any(set(words) == set(phrase.split()) for phrase in profile.phrases)
-        return score + self._by_slots(profile.tool, filling, wording) + 0.35 * self._by_pattern(profile.tool, wording)
+        return (
+            score
+            + self._by_slots(profile.tool, filling, wording, names)
+            + 0.35 * self._by_pattern(profile.tool, wording)
+        )
 
     def _weight(self, profile: Profile, word: str) -> float:
         """A word counts by its rarity among the tools, and a little more the oftener this tool says it."""
         return self._rarity[word] * min(1.3, 0.7 + 0.15 * profile.weights[word])
 
-    def _by_slots(self, tool: Tool, filling: Filling, wording: Wording) -> float:
+    def _named(self, wording: Wording, names: Names) -> list[str]:
+        """The tables or collections that a request names."""
+        return [name for word in wording.tokens if (name := names.exact("table", word))]
+
+    def _by_slots(self, tool: Tool, filling: Filling, wording: Wording, names: Names) -> float:
         kinds = {arg.slot for arg in tool.slots.values()}
         required = [name for name in tool.slots if tool.arguments.model_fields[name].is_required()]
         found = 0.05 * bool(filling.values or filling.several[0])
+        found -= 0.2 * (bool(self._named(wording, names)) and not kinds & set(TABLES))
         if required:
             share = len(filling.missing) / len(required)
             found += 0.22 * (1 - share) - 0.12 * share
@@ -239,6 +252,12 @@ def _ordered(profile: Profile, head: str, said: set[str], *, named: bool) -> boo
     return any(means_verb(head, verb) and words - spare <= said and (words or named) for verb, words in profile.orders)
 
 
+def _traits(tool: Tool) -> set[str]:
+    """Words that say how a thing is to be, and so that it is to be made: "unique", "sparse", "ttl"."""
+    flags = {name for name, part in properties(tool.arguments).items() if part.get("type") == "boolean"}
+    return flags | ({"ttl"} if any(arg.slot == "seconds" for arg in tool.slots.values()) else set())
+
+
 def _modes(tool: Tool) -> set[str]:
     """Ways in which a tool can act, by which it can be commanded too: "cancel" of terminate and cancel."""
     parts = properties(tool.arguments).values()
@@ -248,7 +267,9 @@ def _modes(tool: Tool) -> set[str]:
 def _names_object(tool: Tool, filling: Filling) -> bool:
     """Whether the request names what the tool works on: its index, table or process; to create one, its columns."""
     kinds = (
-        {"column", "columns"} if tool.name.startswith("create_") else {"table", "collection", "index", "pid", "role"}
+        {"column", "columns"}
+        if tool.name.startswith("create_")
+        else {"table", "collection", "index", "pid", "role", "user"}
     )
     there = {*filling.values, filling.several[0]}
     return any(arg.slot in kinds and name in there for name, arg in tool.slots.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
@@ -155,6 +155,8 @@ class Filler:
                     values[argument] = found[0]
             elif (value := self._value(argument, arg.slot, mentions)) is not None:
                 values[argument] = value
+        if values.get("mode") == "cancel":
+            self._use("keep", "leave", "alive")  # "but keep its session": that is what the gentle way does
         return Filling(
             values=values,
             several=several,
@@ -185,6 +187,8 @@ class Filler:
         for kind in kinds:
             if name := self.names.exact(kind, word):
                 return Mention(kind, word, name)
+        if (shell := SHELL.fullmatch(word)) and "collection" in kinds:
+            return Mention("collection", word, name) if (name := self.names.exact("collection", shell[1])) else None
         head, _, column = word.rpartition(".")
         holder = next((kind for kind in kinds if kind in TABLES), "")
         if head and holder and (name := self.names.exact(holder, head)) and column in self._lower(name):
@@ -197,8 +201,7 @@ class Filler:
     @cached_property
     def _vocabulary(self) -> frozenset[str]:
         """Words that this tool is asked with: they name nothing in the database unless it has exactly that name."""
-        texts = (*self.tool.phrases, *self.tool.keywords, self.tool.name.replace("_", " "))
-        return frozenset(stem(word) for text in texts for word in tokens(re.sub(r"\{.*?\}", " ", text.lower())))
+        return _stems((*self.tool.phrases, *self.tool.keywords, self.tool.name.replace("_", " ")))
 
     def _fitting(self, kind: str, mentions: Iterable[Mention]) -> tuple[str, ...]:
         found = [mention for mention in mentions if mention.kind == kind]
@@ -237,28 +240,52 @@ class Filler:
         match kind:
             case "sql":
                 return self.wording.sql or None
-            case "document":
-                return self._document()
             case "columns" | "column":
                 tables = [name for holder in TABLES for name in self._fitting(holder, mentions)]
                 return self._columns(tables, schema)
-            case "pid":
-                return self._pid()
             case "query_id":
                 return self._query_id(schema)
             case "number":
                 return self._number(argument)
+        if read := self._readers.get(kind):
+            return read()
+        return self._untold(argument, schema)
+
+    @cached_property
+    def _readers(self) -> Mapping[str, Callable[[], Any]]:
+        """What reads an argument of a kind that needs no more than the text."""
+        return {
+            "document": self._document,
+            "sort": self._sort,
+            "pid": self._pid,
+            "seconds": self._seconds,
+            "user": self._user,
+            "roles": self._roles,
+        }
+
+    def _untold(self, argument: str, schema: Mapping[str, Any]) -> Any:
+        """An argument whose kind is not declared: by its type and its name."""
         match schema.get("type"), argument:
             case "boolean", _:
                 return self._yes_or_no(argument)
             case _, "where" | "include" | "name":
                 return self._clause(argument)
-        return self._choice(schema)
+        if _is_whole_number(schema):
+            return self._beside(argument)
+        return self._several_choices(schema) if _is_list(schema) else self._choice(schema)
 
     def _document(self) -> str | None:
         """A document or a list of them as it is written, from its first bracket to the one that closes it."""
+        return self._bracketed(0)
+
+    def _sort(self) -> str | None:
+        """The order of a query in the shell's words: ``.sort({ts: -1})``."""
+        found = re.search(r"\.\s*sort\s*\(", self.wording.text)
+        return self._bracketed(found.end()) if found else None
+
+    def _bracketed(self, begin: int) -> str | None:
         text = self.wording.text
-        start = min((place for mark in "{[" if (place := text.find(mark)) >= 0), default=-1)
+        start = min((place for mark in "{[" if (place := text.find(mark, begin)) >= 0), default=-1)
         depth = 0
         for place in range(start, len(text)) if start >= 0 else ():
             depth += (text[place] in "{[") - (text[place] in "}]")
@@ -268,9 +295,42 @@ class Filler:
                 return found
         return None
 
+    # -- accounts
+
+    def _user(self) -> str | None:
+        """A user as it is written, with its database: after "user", else after the "to" or "from" of a grant."""
+        found = ACCOUNT.search(self.text) or (RECEIVER.search(self.text) if "roles" in self._schema else None)
+        if not found or found[1] in STOP or found[1] in POLITE or found[1] in ANYBODY:
+            return None
+        self._use("user", "account", *re.split(r"[@.]", found[1]), found[1])
+        return self._as_written(found[1])
+
+    def _roles(self) -> list[str] | None:
+        """The roles between the verb of a grant and its "to" or "from", or after "with": each in its own spelling."""
+        found = GIVEN.search(self.text) or BELONGS.search(self.text)
+        told = next((group for group in found.groups() if group), "") if found else ""
+        words = re.split(r"\s*(?:,|\band\b)\s*|\s+", told.strip())
+        roles = [word for word in words if word and word not in ROLE_WORDS]
+        spoken = re.search(r"\broles?\b", self.text)
+        if not roles or not all(
+            _ROLE.fullmatch(role) and (spoken or role in _ROLE_NAMES or "@" in role) for role in roles
+        ):
+            return None
+        self._use(*(part for role in roles for part in re.split("[@.]", role)), "access", "away")
+        return [_ROLE_NAMES.get(role) or self._as_written(role) for role in roles]
+
+    def _as_written(self, word: str) -> str:
+        """A word in the letters in which the person wrote it."""
+        found = re.search(rf"(?<![\w@]){re.escape(word)}(?![\w@])", self.wording.text, re.IGNORECASE)
+        return found[0] if found else word
+
+    # -- figures
+
     def _columns(self, tables: Sequence[str], schema: Mapping[str, Any]) -> Any:
         """Columns of the one table that is named, in the order in which they are written."""
         region = re.split(r"\b(?:where|include)\b", self.text)[0]
+        if (keys := KEYS.search(region)) and "collection" in (arg.slot for arg in self.tool.slots.values()):
+            return self._keys(keys[1])
         listed = re.search(r"\(([^()]+)\)", region)
         words = listed[1].split(",") if listed else tokens(region)
         known = self._lower(tables[0]) if len(tables) == 1 else {}
@@ -279,6 +339,19 @@ class Filler:
             return None
         many = schema.get("type") == "array" or "items" in str(schema)
         return found if many else found[0] if len(found) == 1 else None
+
+    def _keys(self, text: str) -> list[str] | None:
+        """The fields of an index in the shell's words: ``{cust: 1, ts: -1}``."""
+        pairs = [KEY.fullmatch(part.strip()) for part in text.split(",") if part.strip()]
+        if not pairs or not all(pairs):
+            return None
+        found = [(pair[1], pair[2].strip("\"'")) for pair in pairs if pair]
+        self._use(*tokens(text), *(part for name, way in found for part in (name, way.lstrip("-"))))
+        names = [self._as_written(name) for name, _way in found]
+        return [
+            name if way == "1" else f"-{name}" if way == "-1" else f"{name} {way}"
+            for name, (_name, way) in zip(names, found, strict=True)
+        ]
 
     def _column(self, word: str, known: Mapping[str, str], listed: Any) -> str:
         """A column as the tool takes it, with its order when the person wrote one in a list: ``created_at DESC``."""
@@ -310,14 +383,54 @@ class Filler:
 
     def _number(self, argument: str) -> int | None:
         """A count of what is listed, or the number that stands beside the argument's own name: ``level 1``."""
+        if argument == "seconds" and (span := LASTS.search(self.text)):
+            self._use(*tokens(span[0]))
+            return int(re.sub(r"^an?$", "1", span[1])) * UNITS[span[2][0]]
         word = re.escape(argument.replace("_", " "))
         beside = rf"\b{word}\s*(?:(?:to|of|is)\s+|=\s*)?(\d{{1,6}})\b|\b(\d{{1,6}})\s*{word}\b"
         counted = argument in {"limit", "top", "count", "rows", "n"}
         found = (COUNT.search(self.text) if counted else None) or re.search(beside, self.text)
         if not found:
-            return None
+            return self._by_word(argument)
         self._use(number := found[1] or found[2])
         return int(number)
+
+    def _by_word(self, argument: str) -> int | None:
+        """A number that the argument's help gives a word for: "0 off, 1 slow operations"."""
+        known = dict(re.findall(r"\b(\d+) (\w+)", self.tool.slots[argument].help)) if self.tool.changes else {}
+        found = [n for n, word in known.items() if re.search(rf"\bto {word}\b|\boff\b(?<=\b{word})", self.text)]
+        if len(found) != 1:
+            return None
+        self._use(known[found[0]])
+        return int(found[0])
+
+    def _beside(self, argument: str) -> int | None:
+        """The number that stands beside the argument's own name: ``slowms 50``."""
+        word = re.escape(argument.replace("_", " "))
+        found = re.search(rf"\b{word}\s*(?:(?:to|of|is)\s+|=\s*|:\s*)?(\d{{1,9}})\s*(?:ms\b)?", self.text)
+        if not found:
+            return None
+        self._use(*tokens(found[0]))
+        return int(found[1])
+
+    def _seconds(self) -> int | None:
+        """A time after which something is over, in seconds: ``3600 seconds``, ``after 2 hours``."""
+        named, spans = OVER.search(self.text), list(SPAN.finditer(KEYS.sub(" ", self.text)))
+        if not named or len(spans) != 1:
+            return None
+        found = spans[0]
+        self._use(*tokens(named[0]), *tokens(found[0]), "after", "ttl", "expire", "expires", "expiring")
+        return int(found[1]) * UNITS[(found[2] or "s")[0]]
+
+    def _several_choices(self, schema: Mapping[str, Any]) -> list[str] | None:
+        """Those of a few values that are said, in order."""
+        known = {str(choice) for choice in choices(_items(schema))}
+        words = [READING.get(word, word) for word in self.tokens]
+        found = [word for word in dict.fromkeys(words) if word in known]
+        if ("all" in found and len(found) > 1) or EXCEPT.search(self.text):
+            return None  # "select but not update", "select on all of it": the words are left over, and asked about
+        self._use(*found, *(["read", "access", "reading"] if "select" in found else []))
+        return found or None
 
     def _clause(self, argument: str) -> Any:
         """A part of a CREATE INDEX statement that was written out, word for word; nothing is read out of prose."""
@@ -392,6 +505,39 @@ PLACES = (
     ("table", re.compile(r"\b(?:on|of|for|in)\s+(?:the\s+|table\s+)*([a-z_][\w$.]*)")),
     ("collection", re.compile(r"\b(?:on|of|for|in)\s+(?:the\s+|collection\s+)*([a-z_][\w$.]*)")),
 )
+#: A call of the shell: ``db.orders.find``.
+SHELL = re.compile(
+    r"db\.([\w$]+)\.(?:find|findone|aggregate|count|countdocuments|distinct|getindexes|stats|update\w*|delete\w*)"
+)
+KEYS = re.compile(r"\{([^{}]+)\}")
+KEY = re.compile(r"[\"']?([a-z_][\w$.]*)[\"']?\s*:\s*(-?1|[\"'](?:text|hashed|2d|2dsphere)[\"'])")
+ACCOUNT = re.compile(
+    r"\b(?:user|account|login)\s+(?!named\b|called\b|the\b|with\b|from\b|to\b)([a-z_][\w$-]*(?:@[\w$-]+)?)"
+)
+RECEIVER = re.compile(r"\b(?:to|from)\s+(?:the\s+)?([a-z_][\w$-]*(?:@[\w$-]+)?)\W*$")
+GIVEN = re.compile(r"^(?:grant|give|revoke|take|remove)\s+(.+?)\s+(?:away\s+)?(?:to|from)\b")
+BELONGS = re.compile(r"\bwith\s+(?:the\s+)?(?:roles?\s+)?(.+?)(?:\s+roles?)?\W*$|\brole\s+([\w$@-]+)\W*$")
+#: Words for people that name none.
+ANYBODY = frozenset(
+    {"everybody", "everyone", "anybody", "anyone", "somebody", "nobody", "all", "users", "public", "if", "when"}
+)
+ROLE_WORDS = frozenset({"the", "role", "roles", "user", "away", "rights", "right", "access"})
+_ROLE = re.compile(r"[a-z_][\w$]*(?:@[\w$-]+)?")
+#: MongoDB's own roles, whose letters count.
+_ROLE_NAMES = {
+    name.lower(): name
+    for name in word_set(
+        "read root backup restore readWrite dbAdmin dbOwner userAdmin clusterAdmin clusterManager clusterMonitor hostManager"
+        " readAnyDatabase readWriteAnyDatabase userAdminAnyDatabase dbAdminAnyDatabase"
+    )
+}
+#: Words by which the right to read is asked for.
+EXCEPT = re.compile(r"\b(?:not|no|except|without|but|never|dont|instead)\b")
+READING = {"read": "select", "reading": "select", "selects": "select"}
+OVER = re.compile(r"\bttl\b|\bexpir\w*(?:\s+after)?\b|\bdelete[ds]?\s+after\b")
+SPAN = re.compile(r"(?<![\w.-])(\d{1,9})\s*(s|secs?|seconds?|m|mins?|minutes?|h|hours?|d|days?)?\b")
+LASTS = re.compile(r"\b(\d{1,6}|an?)\s*(secs?|seconds?|mins?|minutes?|hours?|days?)\b")
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 COUNT = re.compile(
     r"\b(?:top|first|last|worst|limit)\s*=?\s*(\d{1,6})\b"
     r"|\b(\d{1,4})\s+(?:\w+\s+){0,2}?(?:slow\w*|worst|big\w*|larg\w*|top|quer\w+|tables?|statements?|longest)\b"
@@ -407,10 +553,29 @@ CLAUSES = {
 
 
 @lru_cache(maxsize=512)
+def _stems(texts: tuple[str, ...]) -> frozenset[str]:
+    """The bare words of phrases, without their placeholders."""
+    return frozenset(stem(word) for text in texts for word in tokens(re.sub(r"\{.*?\}", " ", text.lower())))
+
+
+@lru_cache(maxsize=512)
 def properties(arguments: type[BaseModel]) -> Mapping[str, Any]:
     """The JSON schema of each argument."""
     found: Mapping[str, Any] = arguments.model_json_schema().get("properties", {})
     return found
+
+
+def _is_whole_number(schema: Mapping[str, Any]) -> bool:
+    return schema.get("type") == "integer" or any(part.get("type") == "integer" for part in schema.get("anyOf", ()))
+
+
+def _is_list(schema: Mapping[str, Any]) -> bool:
+    return bool(_items(schema)) and bool(choices(_items(schema)))
+
+
+def _items(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    parts = (schema, *schema.get("anyOf", ()))
+    return next((part["items"] for part in parts if part.get("type") == "array"), {})
 
 
 def choices(schema: Mapping[str, Any]) -> Sequence[Any]:

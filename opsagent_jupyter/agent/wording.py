@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from rapidfuzz import fuzz, process
 from rapidfuzz.distance import OSA
@@ -47,6 +47,9 @@ GROUPS = """
     wait waits waiting waited
     stuck hanging hangs hung hang frozen freezes
     table tables relation relations
+    collection collections coll colls
+    operation operations op ops
+    document documents doc docs
     size sizes big bigger biggest large larger largest huge
     disk space storage
     row rows tuple tuples record records
@@ -72,6 +75,15 @@ SAME = {word: group.split()[0] for group in GROUPS.strip().splitlines() for word
 IDIOMS = (
     (r"\bget(?:ting)? rid of\b|\bthrow (?:away|out)\b", "drop"),
     (r"\bset up\b", "create"),
+    (r"\bstep(?:ping)?[ -]down\b", "stepdown"),
+    (r"\blet (?!us\b|me\b)([\w.]+) (?=(?:read|select|insert|update|delete)\b)", r"allow \1 to "),
+    (
+        (
+            r"\b(?:(?:i['\u2019]?d|i would|we would|we['\u2019]?d) like|(?:i|we) (?:want|need)"
+            r"|(?:can|could|may) (?:i|we) (?:have|get))(?: to have)? an?(?= (?:\w+ ){0,2}?index (?:on|for|over)\b)"
+        ),
+        "create a",
+    ),
     (r"\b(?:nobody|no one|noone|nothing|never|not|isnt|arent)\s+(?:ever\s+|being\s+)?us(?:e|es|ed|ing)\b", "unused"),
     (r"\b(don|doesn|didn|isn|aren|wasn|won|can|couldn|shouldn|wouldn)['\u2019]t\b", r"\1t"),
     (r"\bdo not\b", "dont"),
@@ -104,7 +116,7 @@ CHANGING = word_set(
     """
     create drop alter update insert delete truncate grant revoke kill terminate cancel restart reboot shutdown
     stop start set enable disable rename restore failover promote reindex cluster reset vacuum move copy
-    resize rollback commit upgrade install uninstall migrate purge wipe erase execute merge refresh
+    resize rollback commit upgrade install uninstall migrate purge wipe erase execute merge refresh stepdown
     """
 )
 SQL = re.compile(
@@ -216,11 +228,46 @@ def _heads(sentence: str) -> Iterator[tuple[str, str]]:
             yield bare.split("(")[0], " ".join(words)
 
 
+#: A verb that points back to what was spoken of: “drop it then”.
+DOES = re.compile(
+    r"^\W*(?:(?:please|pls|ok|okay|yes|so|then|now|just|lets)\W+)*(\w+)\s+(?:it|that|this|that one|this one)"
+    r"(?:\W+(?:then|now|please|pls|too|thanks|again))*\W*$"
+)
+#: Places in a list, by how they are said.
+ORDINALS = {
+    word: number
+    for number, words in enumerate(
+        (
+            "first 1st top",
+            "second 2nd",
+            "third 3rd",
+            "fourth 4th",
+            "fifth 5th",
+            "sixth 6th",
+            "seventh 7th",
+            "eighth 8th",
+        ),
+        1,
+    )
+    for word in words.split()
+} | {"last": -1}
+NUMBERED = re.compile(r"(?:#|\b(?:number|nr|no|finding|problem|issue|point|item)\s*#?)\s*(\d{1,2})\b")
+
+
+def ordinal(text: str) -> int:
+    """The place in a list that is spoken of, from 1; -1 for the last, 0 when none is."""
+    if found := NUMBERED.search(text):
+        return int(found[1])
+    said = re.findall(r"\b[\w]+\b", text)
+    return next((ORDINALS[word] for word in said if word in ORDINALS), 0)
+
+
 def tokens(text: str) -> list[str]:
     """The words of a text, with dotted and quoted names whole."""
     return [word.strip('"') for word in TOKEN.findall(text)]
 
 
+@lru_cache(maxsize=20_000)
 def stem(word: str) -> str:
     """A word's bare form, the same for its plural and its tenses, and for words that mean the same here."""
     if word in SAME:

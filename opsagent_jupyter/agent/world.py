@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from opsagent_jupyter.agent.prompts import model_name, takes_on
@@ -40,12 +40,43 @@ class Reply:
     meant: tuple[str, str] = ("", "")
     """A mistyped word, and the name that is probably meant by it."""
     tool: str = ""
+    anywhere: bool = False
+    """True when only the database is asked for: the answer may lead to another database's tool."""
     sure: bool = False
     """True when the request was clear in itself: a command, or well above the threshold."""
 
 
 #: What is said with a change that was asked for.
 WAITS = "I am asking for approval now; nothing runs before a person decides."
+
+
+@dataclass(frozen=True, eq=False)
+class Lineup:
+    """Tools, the same when they are the very same objects: what routers are kept by."""
+
+    tools: tuple[Tool, ...]
+
+    def __hash__(self) -> int:
+        """By identity."""
+        return hash(tuple(map(id, self.tools)))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both hold the same objects in the same order."""
+        mine, others = self.tools, other.tools if isinstance(other, Lineup) else ()
+        return len(mine) == len(others) and all(one is two for one, two in zip(mine, others, strict=True))
+
+
+@lru_cache(maxsize=8)
+def _routers(lineup: Lineup) -> Mapping[str, Router]:
+    """A router for each plugin's tools: it takes longer to make than to ask."""
+    plugins = {tool.plugin for tool in lineup.tools}
+    return {
+        plugin: Router(
+            [tool for tool in lineup.tools if tool.plugin == plugin],
+            [tool for tool in lineup.tools if tool.plugin != plugin],
+        )
+        for plugin in plugins
+    }
 
 
 @dataclass(frozen=True)
@@ -58,23 +89,12 @@ class World:
     catalogs: Mapping[str, Catalog] = field(default_factory=dict)
 
     @cached_property
-    def _routers(self) -> dict[str, Router]:
-        plugins = {tool.plugin for tool in self.tools}
-        return {
-            plugin: Router(
-                [tool for tool in self.tools if tool.plugin == plugin],
-                [tool for tool in self.tools if tool.plugin != plugin],
-            )
-            for plugin in plugins
-        }
-
-    @cached_property
     def _names(self) -> dict[str, Names]:
         return {}
 
     def router(self, plugin: str) -> Router:
         """The router over one plugin's tools."""
-        return self._routers.get(plugin) or Router(())
+        return _routers(Lineup(tuple(self.tools))).get(plugin) or Router(())
 
     def names(self, instance: str) -> Names:
         """The names in one database; none when it did not tell."""

@@ -134,6 +134,39 @@ def test_a_rejection_is_told_and_the_request_is_not_made_again(ops: OpsAgent, sh
     assert "orders_created_at_dup" in index_names(shop)
 
 
+def test_a_change_is_taken_back_by_a_request_of_its_own(ops: OpsAgent, shop: Shop) -> None:
+    """Built after one approval, dropped after another; in between nothing is undone by itself."""
+    before = index_names(shop)
+    turn = ops.ask("create an index on products for category", on="shop")
+    assert turn.text
+    [request] = pending(ops)
+    assert "withdraw" in ops.ask("undo that", session=turn.session_id).text
+    ops.approve(request.id, reason=REASON)
+    until(lambda: index_names(shop) != before)
+    until(lambda: "Done." in last_answer(ops, turn.session_id))
+    [built] = index_names(shop) - before
+    assert built in ops.ask("undo that", session=turn.session_id).text
+    [request] = pending(ops)
+    assert request.tool == "postgresql.drop_index"
+    assert built in index_names(shop)
+    ops.approve(request.id, reason=REASON)
+    until(lambda: index_names(shop) == before)
+
+
+def test_a_finding_is_explained_from_the_conversation_and_its_fix_is_asked_for(ops: OpsAgent) -> None:
+    """No second look at the database for an explanation; the fix is the one of the finding that was explained."""
+    turn = ops.ask("what is wrong with this database?", on="shop")
+    told = ops.ask("explain the missing index on orders.customer_id", session=turn.session_id).text
+    assert "Why it matters" in told
+    assert "SHARE UPDATE EXCLUSIVE" in told
+    assert called(ops, turn.session_id) == ["postgresql.diagnose"]
+    assert "nothing runs before a person decides" in ops.ask("do it", session=turn.session_id).text
+    [request] = pending(ops)
+    assert request.tool == "postgresql.create_index"
+    assert request.arguments["columns"] == ["customer_id"]
+    ops.reject(request.id, reason=REASON)
+
+
 def test_another_host_goes_on_with_the_conversation(ops: OpsAgent, store_url: str, shop: Shop) -> None:
     """The transcript is the truth: asked here, approved there, asked again there."""
     turn = ops.ask("analyze products", on="shop")

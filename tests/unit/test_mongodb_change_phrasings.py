@@ -16,7 +16,8 @@ CATALOG = Catalog(
     names={"collection": ("orders", "customers"), "index": ("status_1", "cust_1"), "database": ("shop",)},
     columns={"orders": ("cust", "status", "ts"), "customers": ("region",)},
 )
-NAMES = {"collection": "orders", "fields": "cust", "index": "status_1", "opid": "4711", "database": "shop"}
+NAMES = {"collection": "orders", "fields": "cust", "index": "status_1", "opid": "4711", "database": "shop", "user": "bob",
+         "roles": "readWrite"}  # fmt: skip
 
 
 def calls(text):
@@ -45,7 +46,17 @@ def test_every_declared_phrase_reaches_its_own_tool_or_asks_back(tool):
         ("reindex orders", "reindex_collection", {"collection": "orders"}),
         ("kill operation 4711", "kill_operation", {"opid": 4711}),
         ("set the profiling level to 1", "set_profiling_level", {"level": 1}),
+        ("set profiling level 1 with slowms 50", "set_profiling_level", {"level": 1, "slowms": 50}),
+        ("turn the profiler off", "set_profiling_level", {"level": 0}),
+        ("create a ttl index on orders for ts, 2 hours", "create_index", {"fields": ["ts"], "expire_after": 7200}),
+        ("create index on orders {cust: 1, ts: -1}", "create_index", {"fields": ["cust", "-ts"]}),
         ("create a user named reporting", "create_user", {"name": "reporting"}),
+        ("drop user bob", "drop_user", {"user": "bob"}),
+        ("drop user bob@admin", "drop_user", {"user": "bob@admin"}),
+        ("grant readWrite to bob", "grant_roles", {"user": "bob", "roles": ["readWrite"]}),
+        ("grant read, dbAdmin to bob", "grant_roles", {"roles": ["read", "dbAdmin"]}),
+        ("grant role Auditor to user Bob", "grant_roles", {"user": "Bob", "roles": ["Auditor"]}),
+        ("revoke read@reports from bob", "revoke_roles", {"user": "bob", "roles": ["read@reports"]}),
     ],
 )
 def test_a_plain_command_carries_everything_it_says(text, tool, arguments):
@@ -67,9 +78,14 @@ def test_a_plain_command_carries_everything_it_says(text, tool, arguments):
         "is compacting orders safe?", "how do I compact orders", "don't compact orders", "compact", "compact everything",
         "force compact orders", "reindex everything", "did anyone reindex orders",
         "kill the server", "kill 4711 or 5512", "kill it", "kill orders", "who killed operation 4711",
-        "set level", "set profiling level to 2 when idle", "set profiling level 1 with slowms 50",
+        "set level", "set profiling level to 2 when idle",
         "drop user", "remove bob", "who dropped user bob", "grant all to bob", "grant root to everybody",
-        "revoke everything from bob", "create a user bob if needed", "yes", "do it", "fix it",
+        "revoke everything from bob", "take a backup from primary",
+        "create index on orders {ts: 1} ttl",
+        "create a ttl index on orders {ts: 1}, 2 or 3 hours", "set all profiling levels",
+        "grant read but not write to bob", "give access to bob", "grant auditor to bob",
+        "drop user bob tonight", "grant read to bob and alice", "drop every user", "take the lead from bob",
+        "create a user bob if needed", "yes", "do it", "fix it",
         "the log says: drop index status_1 of orders", "find indexes to drop",
     ],
 )  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from opsagent_jupyter.agent.dialogue import Dialogue
+from opsagent_jupyter.agent.exchange import Called, Exchange, Step
 from opsagent_jupyter.agent.requests import Requests
 from opsagent_jupyter.agent.world import World
 from opsagent_jupyter.models import Catalog, Instance
@@ -64,6 +66,15 @@ def test_what_fits_both_is_asked_back_and_nothing_runs(text: str) -> None:
     reply = requests().decided(text)
     assert reply.calls == ()
     assert "shop or storefront?" in reply.text
+
+
+def test_a_place_that_answers_a_question_moves_no_earlier_look() -> None:
+    """“storefront” after “Which database?” is the answer, not the last look somewhere else."""
+    world = requests().world
+    said = [Exchange("show me slow queries on shop", [Step("", [Called("postgresql_get_slow_queries", {}, "c", "x")])])]
+    said += [Exchange("what is wrong?", [Step("Which database: shop or storefront?")]), Exchange("storefront")]
+    [call] = Dialogue(world).reply(said).calls
+    assert call.tool.full_name == "mongodb.diagnose"
 
 
 def test_the_database_in_focus_needs_no_name() -> None:
