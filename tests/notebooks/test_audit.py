@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import nbformat
 import pytest
-from nbclient import NotebookClient
-from nbconvert import HTMLExporter
 
-from opsagent_jupyter.credentials import new_key
 from opsagent_jupyter.demo.workload import Demo
-from tests.kernels import ROOT
+from tests.notebooks.pages import Executed, executed, require_outcomes
 
 
-def outputs(notebook: nbformat.NotebookNode) -> str:
-    every = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return "\n".join(output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in every)
-
-
-def test_the_audit_answers_the_usual_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decisions, failures, changes and refusals of calls just made are in its tables; the log and its export verify."""
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Executed, str]:
+    """The notebook after its run on the demo's shop, and the password of the shop."""
     with Demo() as demo:
-        monkeypatch.setenv("OPSAGENT_STORE_URL", f"sqlite:///{tmp_path / 'store' / 'opsagent.db'}")
-        monkeypatch.setenv("PLUGIN_ENCRYPTION_KEY", new_key())
-        monkeypatch.setenv("OPSAGENT_DEMO_DSN", demo.operator_dsn)
-        monkeypatch.setenv("PYTHONPATH", str(ROOT))
-        notebook = nbformat.read(ROOT / "notebooks" / "03-audit.ipynb", as_version=4)
-        NotebookClient(notebook, timeout=120, store_widget_state=True).execute()
-        password = demo.operator_dsn.split(":")[2].split("@")[0]
-    said = outputs(notebook)
+        ran = executed("03-audit.ipynb", tmp_path_factory.mktemp("audit"), OPSAGENT_DEMO_DSN=demo.operator_dsn)
+        return ran, demo.operator_dsn.split(":")[2].split("@")[0]
+
+
+def test_the_audit_answers_the_usual_questions(done: tuple[Executed, str]) -> None:
+    """Decisions, waits, changes and refusals of calls just made are in its tables; the log and its export verify."""
+    ran, password = done
+    for word in ("first look at the replicas", "0 calls have an unknown outcome", "verifies", "0 broken links"):
+        assert word in ran.said, f"{word!r} is not in the notebook:\n{ran.said}"
     for word in (
-        "first look at the replicas", "the orders page reads", "rejected", "unknown outcome", "verifies", "0 broken links",
+        "postgresql.analyze_table medium", "the planner's figures are old", "call.invalid_arguments", "rejected",
     ):  # fmt: skip
-        assert word in said, f"{word!r} is not in the notebook:\n{said}"
-    page, _ = HTMLExporter(exclude_input=True).from_notebook_node(notebook)
-    for word in ("postgresql.create_index", "postgresql.explain_query", "linear-gradient"):
-        assert word in page, word
-    assert password not in nbformat.writes(notebook)
+        assert word in ran.read, word
+    assert password not in ran.saved
+
+
+def test_its_plots_and_cards_are_on_the_page_without_scripts(done: tuple[Executed, str]) -> None:
+    """Two pictures, bars in a table, and the card of the request that was rejected."""
+    ran, _ = done
+    require_outcomes(ran, "succeeded", "rejected")
+    assert ran.images() == 2
+    assert "linear-gradient" in ran.page

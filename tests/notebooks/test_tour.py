@@ -7,16 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
-from nbconvert import HTMLExporter
 
-from opsagent_jupyter.credentials import new_key
 from opsagent_jupyter.demo.workload import Demo
 from tests.kernels import ROOT
+from tests.notebooks.pages import Executed, executed, require_outcomes
 
 
 @pytest.fixture(scope="module")
@@ -26,34 +22,24 @@ def shop() -> Iterator[Demo]:
         yield demo
 
 
-@pytest.fixture
-def executed(shop: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[nbformat.NotebookNode, str]:
-    """The tour as it is saved after a run, and the password of its database."""
-    monkeypatch.setenv("OPSAGENT_STORE_URL", f"sqlite:///{tmp_path / 'store' / 'opsagent.db'}")
-    monkeypatch.setenv("PLUGIN_ENCRYPTION_KEY", new_key())
-    monkeypatch.setenv("OPSAGENT_DEMO_DSN", shop.operator_dsn)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    notebook = nbformat.read(ROOT / "notebooks" / "01-tour.ipynb", as_version=4)
-    NotebookClient(notebook, timeout=120, store_widget_state=True).execute()
-    password = shop.operator_dsn.split(":")[2].split("@")[0]
-    return notebook, password
+@pytest.fixture(scope="module")
+def done(shop: Demo, tmp_path_factory: pytest.TempPathFactory) -> Executed:
+    """The tour as it is saved after a run."""
+    return executed("01-tour.ipynb", tmp_path_factory.mktemp("tour"), OPSAGENT_DEMO_DSN=shop.operator_dsn)
 
 
-def outputs(notebook: nbformat.NotebookNode) -> str:
-    every = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return "\n".join(output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in every)
-
-
-def test_the_tour_tells_its_story(executed: tuple[nbformat.NotebookNode, str]) -> None:
-    """Symptom, evidence, approval, effect and audit are all there, and the page without scripts still says them."""
-    notebook, password = executed
-    said = outputs(notebook)
+def test_the_tour_tells_its_story(done: Executed, shop: Demo) -> None:
+    """Symptom, evidence, approval, effect and audit are all there, and no password."""
     for word in ("orders", "Seq Scan", "approved by", "orders_customer_id", "rejected by", "verifies"):
-        assert word in said, f"{word!r} is not in the tour:\n{said}"
-    page, _ = HTMLExporter(exclude_input=True).from_notebook_node(notebook)
-    for word in ("Create an index", "succeeded", "rejected"):
-        assert word in page, word
-    assert password not in nbformat.writes(notebook)
+        assert word in done.said, f"{word!r} is not in the tour:\n{done.said}"
+    assert shop.operator_dsn.split(":")[2].split("@")[0] not in done.saved
+
+
+def test_every_card_shows_its_outcome_without_scripts(done: Executed) -> None:
+    """The index that was built and the one that nobody wanted dropped, each with who decided."""
+    require_outcomes(done, "succeeded", "rejected")
+    for title in ("Create an index on orders", "Drop index customers_region_unused"):
+        assert title in done.read
 
 
 def test_the_demo_checks_itself() -> None:
