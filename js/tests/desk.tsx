@@ -17,6 +17,7 @@ import { AuditPanel } from "../src/ui/audit";
 import { type Desk, DeskContext } from "../src/ui/desk";
 import { Frame } from "../src/ui/frame";
 import { createWay, type Place, type Way } from "../src/ui/place";
+import { RunsPanel } from "../src/ui/runs";
 import { Sidebar } from "../src/ui/sidebar";
 import { eventOf } from "./golden";
 import { recorder } from "./stage";
@@ -101,7 +102,7 @@ const USUAL: Record<string, Answer> = {
 
 /** ``answers``: by method and path without its query, such as "GET audit". */
 export async function office(
-  screen: "sidebar" | "audit",
+  screen: "sidebar" | "audit" | "runs",
   answers: Record<string, Answer> = {},
   start: Partial<Place> = {},
 ): Promise<Office> {
@@ -145,7 +146,7 @@ export async function office(
   const shown = render(
     <DeskContext.Provider value={desk}>
       <Frame store={store} version="0.1.0" insert={(code) => void inserted.push(code)}>
-        {screen === "sidebar" ? <Sidebar /> : <AuditPanel />}
+        {screen === "sidebar" ? <Sidebar /> : screen === "runs" ? <RunsPanel /> : <AuditPanel />}
       </Frame>
     </DeskContext.Provider>,
   );

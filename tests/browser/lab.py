@@ -95,7 +95,7 @@ class Lab:
         return {**os.environ, "PYTHONPATH": str(ROOT), "JUPYTER_TOKEN": self.token, **own, **environment}
 
     def _await(self) -> None:
-        for _ in range(300):
+        for _ in range(900):
             try:
                 urllib.request.urlopen(f"{self.url}api?token={self.token}", timeout=1).close()
             except (urllib.error.URLError, OSError):

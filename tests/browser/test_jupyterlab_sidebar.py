@@ -19,6 +19,19 @@ from playwright.sync_api import Browser, Locator, Page, WebSocketRoute, expect
 
 from opsagent_jupyter.credentials import new_key
 from opsagent_jupyter.demo.workload import Demo
+from opsagent_jupyter.models import (
+    Actor,
+    AuditEvent,
+    CallRecord,
+    Message,
+    Result,
+    Risk,
+    Session,
+    Suggestion,
+    Table,
+    new_id,
+)
+from opsagent_jupyter.stores.store import open_store
 from tests.browser.lab import Lab, Notebook, browser, enable
 from tests.kernels import ROOT
 
@@ -388,6 +401,151 @@ def ask(lab: Lab, path: str, body: dict[str, Any] | None = None) -> Any:
         return json.load(answer)
 
 
+#: Names that are markup, commands, terminal codes, or read from the right; each fits into an identifier.
+HOSTILE = (
+    '<img src=x onerror="window.owned=1">', "<script>window.owned=1</script>", '"><svg onload=window.owned=1>',
+    '</pre><iframe srcdoc="<script>parent.owned=1</script>">', "<style>*{display:none}</style>",
+    '<a href="javascript:window.owned=1">ok</a>', '<b data-commandlinker-command="opsagent:audit">Approve</b>',
+    "javascript:window.owned=1", "[approve](javascript:window.owned=1)", "[approve](command:opsagent:audit)",
+    "![x](data:image/svg+xml,<svg onload=window.owned=1>)", "{{constructor.constructor('owned=1')()}}",
+    "\x1b[2K\x1b[31mapproved\x1b[0m", "\x1b]8;;https://evil.example\x07orders\x1b]8;;\x07", "\u202egpj.sredro",
+    "\u2067orders\u2069 \u2066x\u200f", "\u0645\u0633\u062a\u062e\u062f\u0645_admin", "ad\u200bmin\ufeff\u00ad",
+    "\u043erders", "orders\r\x08\x08\x08approved",
+)  # fmt: skip
+#: What a page has that took one of them for more than text.
+TAKEN = r"""() => {
+  const hidden = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/;
+  const made = 'img, script, iframe, style, a, object, embed, [href], [src], [srcdoc], [data-commandlinker-command]';
+  const found = window.owned === undefined ? [] : ['something ran'];
+  const places = document.querySelectorAll('.oa-root, .Toastify, .oa-status');
+  for (const place of places) {
+    if (!place.matches('.Toastify')) for (const one of place.querySelectorAll(made)) found.push(one.outerHTML);
+    const walk = document.createTreeWalker(place, NodeFilter.SHOW_TEXT | NodeFilter.SHOW_ELEMENT);
+    for (let node = walk.nextNode(); node; node = walk.nextNode()) {
+      if (node.nodeType === Node.TEXT_NODE) { if (hidden.test(node.data)) found.push(node.data); continue; }
+      for (const {name, value} of node.attributes)
+        if (/^on/.test(name) || (name !== 'value' && hidden.test(value))) found.push(`${name}=${value}`);
+    }
+  }
+  return [places.length, found];
+}"""
+
+
+def taken(page: Page) -> list[str]:
+    """Where the page took a hostile text for more than text."""
+    places, found = page.evaluate(TAKEN)
+    assert places > 1
+    return list(found)
+
+
+def identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def conversation(lab: Lab, title: str, words: Sequence[str]) -> str:
+    """Put a conversation into the store in which the model, a tool's rows, its findings and its plan say these words."""
+    text = words[0]
+    rows = Table(name=text, columns=("name", text), rows=tuple((word, word) for word in words), total=99)
+    columns = ("rank", "severity", "finding", "evidence", "why", "advice", "fix", "confidence")
+    problems = tuple((n, "high", word, word, word, word, 1, "certain") for n, word in enumerate(words))
+    findings = Table(name="findings", columns=columns, rows=problems, total=99)
+    nodes = tuple((0, word, word, word, 100 / (n + 1), 5) for n, word in enumerate(words))
+    plan = Table(
+        name="nodes", columns=("depth", "node", "relation", "index", "share", "estimated rows"), rows=nodes, total=9
+    )
+    next_step = Suggestion(tool="postgresql.drop_index", arguments={"index": text}, why=text)
+    calls = tuple(
+        CallRecord(
+            id=new_id(), tool="postgresql.list_indexes", arguments={"table": text}, instance="shop", risk=Risk.LOW,
+            status="succeeded", summary=text, requested=text, milliseconds=4,
+            result=Result(
+                summary=text, tables=(table,), highlights=tuple(words), notes=tuple(words), tree="\n".join(words),
+                suggestions=(next_step,),
+            ),
+        )
+        for table in (rows, findings, plan)
+    )  # fmt: skip
+    store = open_store(f"sqlite:///{lab.folder / 'store' / 'opsagent.db'}")
+    try:
+        begun = Session(title=title, instance="shop", server="demo", created_by=words[-1])
+        store.add_session(begun, AuditEvent(type="session.opened", actor=Actor(id="os:x", name=text, via="cli")))
+        store.append(Message(session=begun.id, seq=0, role="user", text="\n".join(words), author=text))
+        store.append(Message(session=begun.id, seq=0, role="assistant", text="\n\n".join(words), calls=calls))
+    finally:
+        store.close()
+    return begun.id
+
+
+def unfold(place: Locator) -> None:
+    """Open whatever can be opened there."""
+    place.evaluate("place => { for (const one of place.querySelectorAll('details:not([open])')) one.open = true; }")
+    place.page.wait_for_timeout(300)
+
+
+def test_hostile_words_are_text_in_a_chat_in_both_homes(sidebar: Sidebar, page: Page, lab: Lab) -> None:
+    """Said by a model and found by tools: in the sidebar's chat, and in a cell's on the same conversation."""
+    name = "<b>twenty</b>\u202e words"
+    session = conversation(lab, name, HOSTILE)
+    sidebar.tab("Chats")
+    sidebar.node.locator(".oa-session").filter(has_text="<b>twenty</b>").first.click(timeout=20_000)
+    expect(sidebar.node.locator(".oa-call")).to_have_count(3, timeout=20_000)
+    unfold(sidebar.node)
+    expect(sidebar.node.locator(".oa-finding")).to_have_count(len(HOSTILE))
+    assert taken(page) == []
+    lab.write("hostile.ipynb", "%load_ext opsagent_jupyter", f"%opsagent open {session}")
+    page.evaluate(
+        "path => window.jupyterapp.commands.execute('docmanager:open', {path}).then(() => null)", "hostile.ipynb"
+    )
+    page.wait_for_function("window.jupyterapp.shell.currentWidget?.content?.widgets?.length > 1", timeout=60_000)
+    notebook = Notebook(page)
+    notebook.idle()
+    notebook.run(0)
+    notebook.run(1)
+    expect(notebook.view(1).locator(".oa-call")).to_have_count(3, timeout=30_000)
+    unfold(notebook.view(1))
+    assert taken(page) == []
+    assert page.evaluate("document.querySelectorAll('.jp-OutputArea img, .jp-OutputArea iframe').length") == 0
+
+
+def test_twenty_hostile_tables_are_text_wherever_they_are_asked_about(
+    sidebar: Sidebar, page: Page, lab: Lab, shop: Demo
+) -> None:
+    """Real tables, indexes and a role with such names: in toasts, the queue, cards, the audit and its details."""
+    opened: list[str] = []
+    page.on("dialog", lambda dialog: (opened.append(dialog.message), dialog.dismiss()))
+    with psycopg.connect(shop.superuser_dsn, autocommit=True) as db:
+        db.execute("CREATE SCHEMA hostile AUTHORIZATION opsagent_operator")
+        for name in HOSTILE:
+            db.execute(f"CREATE TABLE hostile.{identifier(name)} (id int)")
+            db.execute(f"ALTER TABLE hostile.{identifier(name)} OWNER TO opsagent_operator")
+            db.execute(f"CREATE INDEX {identifier('i' + name[:50])} ON hostile.{identifier(name)} (id)")
+    try:
+        for name in HOSTILE:
+            call = {"tool": "analyze_table", "arguments": {"table": f"hostile.{identifier(name)}"}}
+            assert ask(lab, "servers/demo/plugins/shop/execute", call)["status"] == "waiting"
+            if name == HOSTILE[0]:
+                expect(page.get_by_role("alert").filter(has_text="<img src=x").first).to_be_visible(timeout=20_000)
+            assert taken(page) == []  # its toast, or that of the last
+            call = {"tool": "list_indexes", "arguments": {"table": f"hostile.{identifier(name)}"}}
+            ask(lab, "servers/demo/plugins/shop/execute", call)
+        sidebar.tab("Waiting")
+        expect(sidebar.node.locator(".oa-line")).to_have_count(len(HOSTILE), timeout=20_000)
+        for number in range(len(HOSTILE)):
+            sidebar.node.locator(".oa-line").nth(number).get_by_role("button").click()
+            expect(sidebar.node.locator(".oa-card")).to_be_visible()
+            assert taken(page) == []
+        sidebar.command("audit")
+        page.locator(".oa-audit .oa-row-button").nth(3).click(timeout=20_000)
+        expect(page.locator(".oa-audit .oa-details")).to_be_visible()
+        assert taken(page) == []
+        assert opened == []
+    finally:
+        for request in ask(lab, "approvals")["items"]:
+            ask(lab, f"approvals/{request['id']}/withdraw", {"digest": request["digest"]})
+        with psycopg.connect(shop.superuser_dsn, autocommit=True) as db:
+            db.execute("DROP SCHEMA hostile CASCADE")
+
+
 def test_hostile_names_are_text_on_every_screen(sidebar: Sidebar, page: Page, lab: Lab, shop: Demo) -> None:
     """A table whose name is markup with a hidden character: in the toast, the card, the queue and the audit."""
     opened: list[str] = []
@@ -419,8 +577,9 @@ def test_hostile_names_are_text_on_every_screen(sidebar: Sidebar, page: Page, la
 
 
 @pytest.mark.parametrize("theme", [*THEMES, "Dark High Contrast"])
-def test_axe_finds_nothing_on_any_screen(sidebar: Sidebar, page: Page, axe: str, theme: str) -> None:
-    """Servers with details, the form, chats, a chat, the queue, the audit with an event: contrast included."""
+def test_axe_finds_nothing_on_any_screen(sidebar: Sidebar, page: Page, lab: Lab, axe: str, theme: str) -> None:
+    """Servers with details, both forms, chats, findings, a plan, rows, a card in the queue and in a cell, the audit with an
+    event, its columns and its plot: contrast included."""
     change_theme(page, theme)
     page.evaluate(axe)
     # JupyterLab's body has no height, and axe looks at no colours in what has none
@@ -442,9 +601,28 @@ def test_axe_finds_nothing_on_any_screen(sidebar: Sidebar, page: Page, axe: str,
     sidebar.button("All chats").click()
     expect(sidebar.node.locator(".oa-session").first).to_be_visible(timeout=20_000)
     found += findings(page, "#opsagent-sidebar", "chats")
+    sidebar.button("New chat").click()
+    found += findings(page, "#opsagent-sidebar", "a new chat")
+    sidebar.button("Cancel").click()
+    conversation(lab, f"seen by axe in {theme}", ["orders", "\u202eorders"])
+    sidebar.node.locator(".oa-session").filter(has_text=f"axe in {theme}").click(timeout=20_000)
+    expect(sidebar.node.locator(".oa-call")).to_have_count(3, timeout=20_000)
+    unfold(sidebar.node)
+    expect(sidebar.node.locator(".oa-finding").first).to_be_visible()
+    found += findings(page, "#opsagent-sidebar", "findings, plan and rows")
+    call = {"tool": "analyze_table", "arguments": {"table": "orders"}}
+    request = ask(lab, f"approvals/{ask(lab, 'servers/demo/plugins/shop/execute', call)['approval']}")
     sidebar.tab("Waiting")
+    sidebar.button("Open").first.click()
+    expect(sidebar.node.locator(".oa-card-pending")).to_be_visible()
     found += findings(page, "#opsagent-sidebar", "waiting")
+    ask(lab, f"approvals/{request['id']}/withdraw", {"digest": request["digest"]})
+    expect(sidebar.node.locator(".oa-card-withdrawn")).to_be_visible(timeout=20_000)
+    found += findings(page, "#opsagent-sidebar", "a card that is decided")
     sidebar.command("audit")
+    page.locator(".oa-audit .oa-menu summary").click(timeout=20_000)
+    found += findings(page, ".oa-audit-widget", "the audit's columns")
+    page.keyboard.press("Escape")
     page.locator(".oa-audit .oa-row-button").first.click(timeout=20_000)
     expect(page.locator(".oa-audit .oa-details")).to_be_visible()
     found += findings(page, ".oa-audit-widget", "audit")

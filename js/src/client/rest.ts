@@ -1,5 +1,5 @@
 // What a screen asks the server for by request and answer: what is attached, conversations, the audit.
-import type { Actor, Health, Instance, JsonValue, Risk, Session } from "../protocol";
+import type { Actor, Approval, Health, Instance, JsonValue, Risk, Session } from "../protocol";
 
 export type Method = "GET" | "POST" | "DELETE";
 export type Query = Record<string, string | number | undefined>;
@@ -101,6 +101,26 @@ export interface AuditFilter {
   until?: string;
 }
 
+/** How one step of a run of a runbook stands. */
+export interface RunbookStep {
+  runbook: string;
+  run: string;
+  step: string;
+  call: string;
+  tool: string;
+  risk: string;
+  state: string;
+  decided_by: string;
+  asked_at: string;
+  decided_at: string | null;
+  began_at: string | null;
+  ended_at: string | null;
+  approval: string;
+  /** The signature of the runbook by which nobody was asked; "" when somebody was. */
+  vetting: string;
+  summary: string;
+}
+
 export interface AuditStats {
   total: number;
   by_status: Record<string, number>;
@@ -167,6 +187,8 @@ export interface Api {
   health(instance: Instance): Promise<Health>;
   tools(instance: Instance): Promise<Tool[]>;
   sessions(cursor: string): Promise<Page<Session>>;
+  /** Open requests, newest first. */
+  approvals(cursor: string, limit: number): Promise<Page<Approval>>;
   begin(instance: string, model: string): Promise<Session>;
   close(session: string): Promise<Session>;
   /** Says something with another model than the session's; from then on it is the session's. */
@@ -176,6 +198,8 @@ export interface Api {
   timeline(filter: AuditFilter, spans: number): Promise<AuditTimeline>;
   export(filter: AuditFilter, format: FileKind): Promise<Taken>;
   verification(): Promise<Checking>;
+  /** The newest steps of all runs of runbooks, in the order in which they were asked for. */
+  runbookSteps(): Promise<RunbookStep[]>;
   modelChoices(session: string): Promise<ModelChoices>;
 }
 
@@ -214,6 +238,7 @@ export function createApi(ask: Ask, take: Take): Api {
     health: (instance) => get(`${pathOf(instance)}/health`),
     tools: async (instance) => (await get<Page<Tool>>(`${pathOf(instance)}/tools`)).items,
     sessions: (cursor) => get("sessions", { limit: 50, cursor }),
+    approvals: (cursor, limit) => get("approvals", { limit, cursor }),
     begin: (instance, model) => post("sessions", { instance, model }),
     close: (session) => post(`sessions/${part(session)}/close`),
     say: async (session, text, model) => void (await post(`sessions/${part(session)}/messages`, { text, model })),
@@ -222,6 +247,7 @@ export function createApi(ask: Ask, take: Take): Api {
     timeline: (filter, spans) => get("audit/timeline", { ...filter, spans }),
     export: (filter, format) => take(withQuery("audit/export", { ...filter, format })),
     verification: () => get("audit/verification"),
+    runbookSteps: async () => (await get<Page<RunbookStep>>("runbooks/steps")).items,
     modelChoices: (session) => get("models", { session }),
   };
 }

@@ -12,7 +12,7 @@ import { visible } from "../ui/exact";
 import { type AuditState, type Home, t, translate, w } from "../ui/home";
 import { connectHome } from "./connection";
 import { aboutActiveCell, insertCell, openNotebook } from "./notebook";
-import { AuditWidget, opsIcon, SidebarWidget, StatusWidget } from "./widgets";
+import { AuditWidget, opsIcon, RunsWidget, SidebarWidget, StatusWidget } from "./widgets";
 
 const PLUGIN = "opsagent-jupyter:plugin";
 const CATEGORY = "OpsAgent";
@@ -23,6 +23,7 @@ const COMMANDS = {
   attach: "opsagent:servers",
   waiting: "opsagent:waiting",
   audit: "opsagent:audit",
+  runs: "opsagent:runs",
   ask: "opsagent:ask-about-cell",
 } as const;
 
@@ -112,6 +113,32 @@ function addCommands(app: JupyterFrontEnd, home: Home, sidebar: SidebarWidget, r
     execute: () => askAbout(app, home, sidebar),
   });
   addAudit(app, home, restorer);
+  addRuns(app, home, sidebar, restorer);
+}
+
+/** One panel of all runs; the request of a waiting step opens in the sidebar. */
+function addRuns(app: JupyterFrontEnd, home: Home, sidebar: SidebarWidget, restorer: ILayoutRestorer | null): void {
+  const tracker = new WidgetTracker<RunsWidget>({ namespace: "opsagent-runs" });
+  app.commands.addCommand(COMMANDS.runs, {
+    label: (args) => w(args.isPalette ? "page.runs" : "page.runs.short"),
+    caption: w("page.runs"),
+    icon: (args) => (args.isPalette ? undefined : opsIcon),
+    execute: () => {
+      let runs = tracker.find((widget) => !widget.isDisposed);
+      if (!runs) {
+        runs = new RunsWidget(home);
+        runs.node.addEventListener("click", (event) => {
+          if (event.target instanceof HTMLButtonElement) show(app, sidebar);
+        });
+        void tracker.add(runs);
+        app.shell.add(runs, "main", { type: "OpsAgent Runs" });
+        // a page of Notebook 7 has one document in its main area, and no room for another
+        if (!runs.isAttached) app.shell.add(runs, "down", { type: "OpsAgent Runs" });
+      }
+      app.shell.activateById(runs.id);
+    },
+  });
+  void restorer?.restore(tracker, { command: COMMANDS.runs, name: (widget) => widget.id });
 }
 
 /** The cell's source goes into the message box, for the person to send or not; its rows stay where they are. */
@@ -141,6 +168,8 @@ function addAudit(app: JupyterFrontEnd, home: Home, restorer: ILayoutRestorer | 
       const audit = new AuditWidget(home, args as Partial<AuditState>, (widget) => void tracker.save(widget));
       void tracker.add(audit);
       app.shell.add(audit, "main", { type: "OpsAgent Audit" });
+      // a page of Notebook 7 has one document in its main area, and no room for another
+      if (!audit.isAttached) app.shell.add(audit, "down", { type: "OpsAgent Audit" });
       app.shell.activateById(audit.id);
     },
   });
@@ -151,6 +180,10 @@ function addAudit(app: JupyterFrontEnd, home: Home, restorer: ILayoutRestorer | 
   });
 }
 
+/** Toasts that name their request, within the milliseconds that a toast stays; one more toast counts the others. */
+const TOASTS = 3;
+const SHOWN = 10_000;
+
 /** A toast for each request that arrives while the page is open; what was there before is in the queue. */
 function announceArrivals(
   app: JupyterFrontEnd,
@@ -160,6 +193,7 @@ function announceArrivals(
 ): void {
   const { store, way } = home.desk;
   const toasts = new Map<string, string>();
+  const others = createCounter(app);
   const seen = new Set<string>();
   const wanted = wantsToasts(registry);
   let first = true;
@@ -171,10 +205,16 @@ function announceArrivals(
       const needed = state === "pending" && !isShown(sidebar, home, approval);
       const toast = toasts.get(id);
       if (toast && !needed) Notification.dismiss(toast);
-      if (!needed) toasts.delete(id);
-      else if (!seen.has(id) && !first && wanted()) toasts.set(id, arrival(app, approval));
+      if (!needed) {
+        toasts.delete(id);
+        others.without(id);
+      } else if (!seen.has(id) && !first && wanted()) {
+        if (others.isFew()) toasts.set(id, arrival(app, approval));
+        else others.with(id);
+      }
       seen.add(id);
     }
+    others.tell();
     first = false;
   };
   store.watch(look);
@@ -200,6 +240,37 @@ function isShown(sidebar: SidebarWidget, home: Home, approval: Approval): boolea
   return sidebar.isVisible && (tab === "waiting" || (tab === "chats" && session === approval.session));
 }
 
+/** The one toast for requests beyond the first few: many at once must not bury the page. */
+function createCounter(app: JupyterFrontEnd) {
+  const waiting = new Set<string>();
+  let [toast, said, since, arrived] = ["", 0, 0, 0];
+  return {
+    /** Counts an arrival; whether it is among the first of those that arrive together. */
+    isFew() {
+      if (Date.now() - since > SHOWN) {
+        waiting.clear();
+        [toast, said, since, arrived] = ["", 0, Date.now(), 0];
+      }
+      arrived += 1;
+      return arrived <= TOASTS;
+    },
+    with: (id: string) => void waiting.add(id),
+    without: (id: string) => void waiting.delete(id),
+    tell() {
+      if (waiting.size === said) return;
+      said = waiting.size;
+      const message = w("page.toast.others", { n: said });
+      if (said === 0) Notification.dismiss(toast);
+      else if (!toast || !Notification.update({ id: toast, message }))
+        toast = Notification.warning(message, { autoClose: SHOWN, actions: [opening(app, {})] });
+    },
+  };
+}
+
+function opening(app: JupyterFrontEnd, args: { id?: string }): Notification.IAction {
+  return { label: w("page.toast.open"), callback: () => void app.commands.execute(COMMANDS.waiting, args) };
+}
+
 function arrival(app: JupyterFrontEnd, { id, plan, risk, target }: Approval): string {
   const message = w("page.toast", {
     title: visible(plan.title),
@@ -207,9 +278,5 @@ function arrival(app: JupyterFrontEnd, { id, plan, risk, target }: Approval): st
     environment: t(`environment.${target.environment}`),
     target: visible(t("target.on", { instance: target.instance, server: target.server })),
   });
-  const open = () => void app.commands.execute(COMMANDS.waiting, { id });
-  return Notification.warning(message, {
-    autoClose: 10_000,
-    actions: [{ label: w("page.toast.open"), callback: open }],
-  });
+  return Notification.warning(message, { autoClose: SHOWN, actions: [opening(app, { id })] });
 }

@@ -2,7 +2,7 @@
 import { LabIcon } from "@jupyterlab/ui-components";
 import type { Message } from "@lumino/messaging";
 import { Widget } from "@lumino/widgets";
-import { type AuditState, type Home, mountAudit, mountSidebar, pendingCount, w } from "../ui/home";
+import { type AuditState, atLeast, type Home, mountAudit, mountRuns, mountSidebar, pendingCount, w } from "../ui/home";
 
 /** A cylinder, as databases are drawn, with a pulse in it; its colour follows the theme. */
 export const opsIcon = new LabIcon({
@@ -65,6 +65,30 @@ export class AuditWidget extends Widget {
   }
 }
 
+export class RunsWidget extends Widget {
+  private readonly unmount: () => void;
+
+  constructor(home: Home) {
+    super();
+    this.id = "opsagent-runs";
+    this.title.label = w("page.runs.short");
+    this.title.icon = opsIcon;
+    this.title.closable = true;
+    this.addClass("oa-audit-widget");
+    this.node.tabIndex = -1;
+    this.unmount = mountRuns(this.node, home);
+  }
+
+  override dispose(): void {
+    if (!this.isDisposed) this.unmount();
+    super.dispose();
+  }
+
+  protected override onActivateRequest(_: Message): void {
+    this.node.focus();
+  }
+}
+
 /** How many requests wait, in the status bar; a click shows them. */
 export class StatusWidget extends Widget {
   private readonly stop: () => void;
@@ -81,9 +105,12 @@ export class StatusWidget extends Widget {
     // a reader of the screen hears the count change, wherever the focus is
     this.node.setAttribute("role", "status");
     const write = () => {
-      const count = pendingCount(store.state().approvals);
+      const { approvals, crowded } = store.state();
+      const count = pendingCount(approvals);
       const lost = line.now().state === "lost";
-      const text = lost ? w("page.status.lost") : w(count ? "page.status" : "page.status.none", { n: count });
+      const text = lost
+        ? w("page.status.lost")
+        : w(count ? "page.status" : "page.status.none", { n: atLeast(count, crowded) });
       if (button.textContent !== text) button.textContent = text;
       this.toggleClass("oa-status-waiting", count > 0 && !lost);
     };

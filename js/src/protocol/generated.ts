@@ -394,6 +394,7 @@ export interface Approval {
   host: string;
   id: string;
   nonce: string;
+  origins: Origin[];
   plan: Plan;
   policy: string;
   reason: string;
@@ -409,6 +410,19 @@ export interface Approval {
   tool_version: string;
   use_by: string | null;
   version: number;
+}
+/**
+ * Where something in a language model's call comes from that no person wrote; found in the transcript by code.
+ */
+export interface Origin {
+  argument: string;
+  at: string | null;
+  call: string;
+  instance: string;
+  kind: "database" | "model";
+  server: string;
+  text: string;
+  tool: string;
 }
 /**
  * What a changing call would do: shown on the card, bound by the digest, executed to the letter.

@@ -73,6 +73,8 @@ export interface State {
   failures: Record<string, Failure>;
   /** How often the list of open requests arrived; 0 before the first. */
   lists: number;
+  /** Whether that list was as long as a list may be, so that there may be older open requests. */
+  crowded: boolean;
   /** The feed's sequence number up to which everything is known. */
   seq: number;
 }
@@ -105,8 +107,12 @@ export const EMPTY: State = {
   deciding: {},
   failures: {},
   lists: 0,
+  crowded: false,
   seq: 0,
 };
+
+/** Open requests that a host lists at once, the newest ones. */
+export const LISTED = 200;
 
 const NO_CHAT: Chat = {
   session: null,
@@ -151,7 +157,11 @@ function told(state: State, event: Event): State {
     case "approval:response":
       return decided(state, event.approval);
     case "approval:list":
-      return { ...event.approvals.reduce(decided, state), lists: state.lists + 1 };
+      return {
+        ...event.approvals.reduce(decided, state),
+        lists: state.lists + 1,
+        crowded: event.approvals.length >= LISTED,
+      };
     case "result":
       return { ...state, results: { ...state.results, [event.call]: event.result } };
     case "secret:shown":

@@ -1,7 +1,7 @@
 // One screen's state over time: it takes what a client tells it, some events at a time, and says when it changed.
 import type { Client } from "../client";
 import type { Command, Event } from "../protocol";
-import { EMPTY, isOpen, reduce, type State } from "./state";
+import { EMPTY, isOpen, LISTED, reduce, type State } from "./state";
 
 /** How long events are collected before the screen is drawn again, in milliseconds: a model may stream faster than that. */
 const FRAME = 16;
@@ -67,10 +67,17 @@ export function createStore(client: Client): Store {
   };
 }
 
-/** Requests that were open and stand in no new list of open ones: something became of them while nobody listened. */
+/**
+ * Requests that were open and stand in no new list of open ones: something became of them while nobody listened. A full
+ * list says nothing of those that are older than its last.
+ */
 function overtaken(before: State, events: Event[]): string[] {
   const told = events.flatMap((event) => (event.type === "approval:list" ? event.approvals : []));
   const listed = new Set(told.map((approval) => approval.id));
+  const times = told.map((approval) => Date.parse(approval.created_at));
+  const since = told.length >= LISTED ? Math.min(...times) : 0;
   const open = Object.values(before.approvals).filter(isOpen);
-  return open.map((approval) => approval.id).filter((id) => !listed.has(id));
+  return open
+    .filter((approval) => !listed.has(approval.id) && Date.parse(approval.created_at) >= since)
+    .map((approval) => approval.id);
 }

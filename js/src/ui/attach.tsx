@@ -4,9 +4,11 @@ import { useEffect, useId, useRef, useState } from "preact/hooks";
 import type { PluginKind } from "../client/rest";
 import type { Instance } from "../protocol";
 import { useAsked, useDeed, useDesk } from "./desk";
+import { visible } from "./exact";
 import { Refused } from "./refused";
 import { keepKeys, useScreen } from "./screen";
 import { t } from "./strings";
+import { Exact } from "./text";
 import { type Word, w } from "./wording";
 
 interface Form {
@@ -152,7 +154,11 @@ function Kind({ form, set, kinds }: Part & { kinds: PluginKind[] }) {
         options={names.map((name) => [name, name])}
         onChange={set("plugin")}
       />
-      {chosen?.missing && <p class="oa-warn">{chosen.missing}</p>}
+      {chosen?.missing && (
+        <p class="oa-warn">
+          <Exact text={chosen.missing} />
+        </p>
+      )}
     </>
   );
 }
@@ -251,7 +257,9 @@ function Text({ label, value, onInput, hint = "", known = [], field }: TextProps
       {known.length > 0 && (
         <datalist id={`${id}-known`}>
           {known.map((name) => (
-            <option key={name} value={name} />
+            <option key={name} value={name}>
+              {visible(name)}
+            </option>
           ))}
         </datalist>
       )}
@@ -290,7 +298,7 @@ function Choice({ label, value, options, onChange }: ChoiceProps) {
       <select id={id} value={value} onChange={(event) => onChange(event.currentTarget.value)}>
         {options.map(([name, text]) => (
           <option key={name} value={name}>
-            {text}
+            {visible(text)}
           </option>
         ))}
       </select>

@@ -1,5 +1,6 @@
 // The audit in the main area: filters, a plot over time, a table, and one event in full.
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import type { RefObject } from "preact";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { AuditEntry, AuditFilter, FileKind } from "../client/rest";
 import type { Risk } from "../protocol";
 import { type Asked, useAsked, useDeed, useDesk } from "./desk";
@@ -13,6 +14,7 @@ import { t } from "./strings";
 import { Exact, Fact, RiskBadge } from "./text";
 import { BARS, Timeline } from "./timeline";
 import { ChainMark } from "./verification";
+import { useWindow, type Window } from "./window";
 import { w } from "./wording";
 
 /** Rows of one request. */
@@ -122,7 +124,7 @@ function Plot({ shown, change }: FilterProps) {
 }
 
 /** Counts up, at most once in ``calm`` milliseconds, when something happened that the audit records. */
-function useHappenings(calm: number): number {
+export function useHappenings(calm: number): number {
   const { seq } = useScreen().state;
   const [beat, setBeat] = useState(0);
   const timer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
@@ -390,13 +392,21 @@ interface RecordsProps {
 }
 
 function Records({ entries, columns, selected, onSelect, list }: RecordsProps) {
+  const { box, shown, look } = useWindow(entries.length);
+  useWidths(box, columns, shown);
   if (entries.length === 0) return <p class="oa-muted">{w(list.reading ? "loading" : "audit.none")}</p>;
   return (
-    // biome-ignore lint/a11y/noNoninteractiveTabindex: a region that scrolls must be reachable by keyboard
-    <section class="oa-records" tabIndex={0} aria-label={w("audit.records")}>
-      <table>
+    <section
+      class="oa-records"
+      ref={box}
+      // biome-ignore lint/a11y/noNoninteractiveTabindex: a region that scrolls must be reachable by keyboard
+      tabIndex={0}
+      aria-label={w("audit.records")}
+      onScroll={look}
+    >
+      <table aria-rowcount={list.next ? -1 : entries.length + 1}>
         <thead>
-          <tr>
+          <tr aria-rowindex={1}>
             {columns.map((column) => (
               <th key={column} scope="col" class={isRight(column) ? "oa-right" : ""}>
                 {heading(column)}
@@ -405,15 +415,18 @@ function Records({ entries, columns, selected, onSelect, list }: RecordsProps) {
           </tr>
         </thead>
         <tbody>
-          {entries.map((entry) => (
+          <Gap height={shown.above} />
+          {entries.slice(shown.from, shown.to).map((entry, index) => (
             <Row
               key={entry.seq}
               entry={entry}
+              index={shown.from + index}
               columns={columns}
               isSelected={entry.seq === selected}
-              onSelect={() => onSelect(entry.seq === selected ? 0 : entry.seq)}
+              onSelect={onSelect}
             />
           ))}
+          <Gap height={shown.below} />
         </tbody>
       </table>
       {list.next && (
@@ -425,21 +438,49 @@ function Records({ entries, columns, selected, onSelect, list }: RecordsProps) {
   );
 }
 
+/** The rows that are not drawn, as room. */
+function Gap({ height }: { height: number }) {
+  if (height <= 0) return null;
+  // biome-ignore lint/a11y/noAriaHiddenOnFocusable: a row without a cell takes no focus
+  return <tr class="oa-gap" aria-hidden="true" style={{ height: `${height}px` }} />;
+}
+
+/** Keeps each column as wide as it was, so that rows that come into view do not move the others. */
+function useWidths(box: RefObject<HTMLElement | null>, columns: Column[], shown: Window): void {
+  const heads = () => [...(box.current?.querySelectorAll<HTMLElement>("th") ?? [])];
+  useLayoutEffect(() => {
+    for (const head of heads()) head.style.minWidth = "";
+  }, [columns]);
+  useLayoutEffect(() => {
+    const widths = heads().map((head, index) => (columns[index] === "summary" ? 0 : head.offsetWidth));
+    heads().forEach((head, index) => {
+      if (widths[index]) head.style.minWidth = `${widths[index]}px`;
+    });
+  }, [columns, shown.from, shown.to]);
+}
+
 function isRight(column: Column): boolean {
   return column === "seq" || column === "took";
 }
 
 interface RowProps {
   entry: AuditEntry;
+  index: number;
   columns: Column[];
   isSelected: boolean;
-  onSelect(): void;
+  onSelect(seq: number): void;
 }
 
-function Row({ entry, columns, isSelected, onSelect }: RowProps) {
+/** Drawn anew only when something of it is another: there are many, and events arrive each second. */
+function Row(row: RowProps) {
+  return useMemo(() => drawn(row), [row.entry.hash, row.index, row.columns, row.isSelected]);
+}
+
+function drawn({ entry, index: place, columns, isSelected, onSelect }: RowProps) {
+  const choose = () => onSelect(isSelected ? 0 : entry.seq);
   return (
     // the button in the first column is the way by keyboard
-    <tr class={isSelected ? "oa-selected" : ""} onClick={onSelect}>
+    <tr data-row aria-rowindex={place + 2} class={isSelected ? "oa-selected" : ""} onClick={choose}>
       {columns.map((column, index) => (
         <td key={column} class={`oa-column-${column}${isRight(column) ? " oa-right oa-num" : ""}`}>
           {index === 0 ? (
@@ -450,7 +491,7 @@ function Row({ entry, columns, isSelected, onSelect }: RowProps) {
               aria-expanded={isSelected}
               onClick={(event) => {
                 event.stopPropagation();
-                onSelect();
+                choose();
               }}
             >
               <Field entry={entry} column={column} />
@@ -470,8 +511,9 @@ function Field({ entry, column }: { entry: AuditEntry; column: Column }) {
   if (!text) return null;
   if (column === "risk" && risk) return <RiskBadge risk={risk} />;
   if (column === "at") return <time dateTime={at}>{text}</time>;
-  if (column === "status") return <span class={`oa-state-is-${status} oa-ended`}>{text}</span>;
   const exact = <Exact text={text} />;
+  if (column === "status")
+    return <span class={`oa-ended ${/^[a-z]+$/.test(status) ? `oa-state-is-${status}` : ""}`}>{exact}</span>;
   return (column === "what" && tool) || column === "statements" ? <code>{exact}</code> : exact;
 }
 

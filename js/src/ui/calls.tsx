@@ -8,7 +8,7 @@ import { Insert } from "./insert";
 import { ResultView } from "./result";
 import { useScreen } from "./screen";
 import { t } from "./strings";
-import { Exact, Fact, RiskBadge } from "./text";
+import { Exact, Fact, Failed, RiskBadge } from "./text";
 
 const SIGNS: Record<CallRecord["status"], string> = {
   running: "◌",
@@ -88,11 +88,11 @@ function Details({ call, onUse }: { call: CallRecord; onUse?: Use }) {
         </Fact>
         <Fact name={t("call.requested")}>{call.requested && <Exact text={call.requested} />}</Fact>
         <Fact name={t("card.risk")}>{call.reasons.length > 0 && <Lines lines={call.reasons} />}</Fact>
-        <Fact name={t("call.error")}>{call.error_code && <code>{call.error_code}</code>}</Fact>
+        <Fact name={t("call.error")}>{call.error_code && <Exact text={call.error_code} />}</Fact>
       </dl>
       <Insert command={asCommand(call.tool, { ...(call.instance ? { on: call.instance } : {}), ...call.arguments })} />
       {result && <ResultView result={result} onUse={onUse} />}
-      {failure && <p class="oa-warn">{t("decide.error", { message: failure.message, hint: failure.hint })}</p>}
+      {failure && <Failed failure={failure} />}
       {!result && !failure && call.status === "succeeded" && <p class="oa-muted">{t("call.reading")}</p>}
     </div>
   );

@@ -3,7 +3,8 @@ import { act, cleanup, fireEvent, screen, waitFor } from "@testing-library/preac
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { approval, event, eventOf } from "../../tests/golden";
 import { card, type Stage, stage } from "../../tests/stage";
-import type { Approval, Event } from "../protocol";
+import type { Approval, Event, Origin } from "../protocol";
+import { fromDatabases, kinds } from "./origins";
 
 afterEach(() => {
   cleanup();
@@ -82,6 +83,69 @@ describe("a pending card", () => {
     expect(text).toContain("Invisible or reordering characters: 3");
     expect(text).toContain("U+043E");
     expect(text).not.toMatch(/[\u202a-\u202e\u200b]/);
+  });
+
+  test("shows where an argument comes from that the person did not write, before the buttons", async () => {
+    const shown = await card(approval("pending-tainted"));
+    const origins = screen.getByRole("region", { name: "Not in your words" });
+    expect(origins.textContent).toContain("One argument comes from what a database said. Check it before you approve.");
+    const [pid, mode] = [...origins.querySelectorAll("li")];
+    expect(pid?.textContent).toMatch(
+      /^▲ from a database pid 4711 from the result of get_locks on shop on demo at .*\d\d:\d\d:\d\d, not from your words$/,
+    );
+    expect(pid?.className).toBe("oa-from-database");
+    expect(mode?.textContent).toBe(
+      "○ the model’s own mode terminate neither your words nor a database’s answer has it",
+    );
+    expect(mode?.className).toBe("oa-from-model");
+    const approve = button("Approve and run");
+    expect(origins.compareDocumentPosition(approve) & Node.DOCUMENT_POSITION_FOLLOWING).toBeTruthy();
+    expect(shown.container.querySelector("[aria-live=polite]")?.textContent).toContain(
+      "Arguments from a database, not from your words: 1.",
+    );
+  });
+
+  test("marks the argument itself by sign and word, not by colour alone", async () => {
+    await card(approval("pending-tainted"));
+    const rows = [...article().querySelectorAll(".oa-facts .oa-pairs > span")].map((row) => row.textContent);
+    expect(rows).toContain("pid 4711▲ from a database");
+    expect(rows).toContain("mode terminate○ the model’s own");
+  });
+
+  test("says nothing of origins where the person wrote everything", async () => {
+    await card(approval("pending-high"));
+    expect(article().textContent).not.toContain("Not in your words");
+    expect(article().querySelector(".oa-from, .oa-from-database")).toBeNull();
+  });
+
+  test("draws an origin that a database worded as text, with nothing hidden in it", async () => {
+    const evil = "<img src=x onerror=alert(1)>\u202e\u200b";
+    const origin = {
+      ...approval("pending-tainted").origins[0],
+      argument: evil,
+      text: evil,
+      tool: evil,
+      instance: evil,
+    };
+    const shown = await card(approval("pending-tainted", { origins: [origin as Origin] }));
+    expect(shown.container.querySelector("img")).toBeNull();
+    const text = screen.getByRole("region", { name: "Not in your words" }).textContent ?? "";
+    expect(text).toContain("<img src=x onerror=alert(1)>⟨U+202E⟩⟨U+200B⟩");
+    expect(text).not.toMatch(/[\u202a-\u202e\u200b]/);
+  });
+
+  test("counts an argument once, however many of its parts a database said", async () => {
+    const [origin] = approval("pending-tainted").origins as [Origin];
+    const parts = ["columns[0]", "columns[1]", "columns[1]"].map((argument) => ({ ...origin, argument }));
+    expect(fromDatabases(approval("pending-tainted", { origins: parts }))).toBe(2);
+    expect(
+      kinds([
+        { ...origin, argument: "columns[0]" },
+        { ...origin, argument: "columns[1]", kind: "model" },
+      ]),
+    ).toEqual({
+      columns: "database",
+    });
   });
 
   test("draws database text as text", async () => {

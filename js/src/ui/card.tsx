@@ -3,8 +3,10 @@ import { useEffect, useState } from "preact/hooks";
 import type { Approval } from "../protocol";
 import { isOpen } from "../state";
 import { Answer, Decision, type DecisionForm, Resolution, Revocation, useDecision, useSilence } from "./decision";
+import { visible } from "./exact";
 import { Facts, PlanBars } from "./facts";
 import { clock, countdown, person, place, short, told } from "./format";
+import { fromDatabases, Origins } from "./origins";
 import { Outcome, StateChip } from "./outcome";
 import { useNow, useScreen } from "./screen";
 import { t } from "./strings";
@@ -23,7 +25,7 @@ export function ApprovalById({ id }: { id: string }) {
   const failure = state.failures[id];
   return (
     <p class="oa-card oa-loading" role="status">
-      {failure ? `${failure.message} ${failure.hint}` : t("card.loading", { id: short(id) })}
+      {failure ? <Exact text={`${failure.message} ${failure.hint}`} /> : t("card.loading", { id: short(id) })}
     </p>
   );
 }
@@ -71,7 +73,7 @@ function label(approval: Approval): string {
     risk: t(`risk.${approval.risk}`),
     environment: t(`environment.${approval.target.environment}`),
     state: t(`state.${approval.state}`),
-    title: approval.plan.title,
+    title: visible(approval.plan.title),
   });
 }
 
@@ -93,12 +95,14 @@ function useAnnouncements(approval: Approval): void {
 }
 
 function question(approval: Approval): string {
-  return t("card.new", {
+  const tainted = fromDatabases(approval);
+  const asked = t("card.new", {
     title: approval.plan.title,
     risk: t(`risk.${approval.risk}`),
     environment: t(`environment.${approval.target.environment}`),
     target: place(approval.target),
   });
+  return tainted > 0 ? `${asked} ${t("origin.announced", { n: tainted })}` : asked;
 }
 
 function Header({ approval }: { approval: Approval }) {
@@ -163,6 +167,7 @@ function Proposal({ approval }: { approval: Approval }) {
           label={total === 1 ? t("card.statement") : t("card.statements", { n: index + 1, total })}
         />
       ))}
+      <Origins approval={approval} />
       {plan.cautions.length > 0 && (
         <ul class="oa-cautions" aria-label={t("card.cautions")}>
           {plan.cautions.map((caution) => (
@@ -201,7 +206,8 @@ function Origin({ approval }: { approval: Approval }) {
     <p class="oa-origin">
       <Exact text={requested} /> · <span title={approval.id}>{t("card.request", { id: short(approval.id) })}</span> ·{" "}
       <span title={t("card.digest.title", { digest: approval.digest })}>{t("card.digest", { digest })}</span> ·{" "}
-      {t("card.tool", { version: approval.tool_version })} · {t("card.setup", { setup, claim })}
+      <Exact text={t("card.tool", { version: approval.tool_version })} /> ·{" "}
+      <Exact text={t("card.setup", { setup, claim })} />
     </p>
   );
 }

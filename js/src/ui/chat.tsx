@@ -2,10 +2,11 @@
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Chat } from "../state";
 import { Composer } from "./composer";
+import { visible } from "./exact";
 import { sessionPlace } from "./format";
 import { useScreen } from "./screen";
 import { t } from "./strings";
-import { Exact } from "./text";
+import { Exact, Failed } from "./text";
 import { modelName, Transcript } from "./transcript";
 
 interface Props {
@@ -22,9 +23,10 @@ export function ChatPanel({ session, draft = "", onDraftTaken }: Props) {
   const chat = state.chats[id];
   if (chat?.session) return <Panel id={id} chat={chat} draft={draft} onDraftTaken={onDraftTaken} />;
   const failure = state.failures[id];
+  if (failure) return <Failed failure={failure} role="status" />;
   return (
-    <p class={failure ? "oa-warn" : "oa-muted"} role="status">
-      {failure ? t("decide.error", { message: failure.message, hint: failure.hint }) : t("chat.connecting")}
+    <p class="oa-muted" role="status">
+      {t("chat.connecting")}
     </p>
   );
 }
@@ -75,8 +77,8 @@ function Heading({ chat }: { chat: Chat }) {
       )}
       <span class="oa-grow" />
       {welcome && (
-        <span class="oa-muted oa-small" title={welcome.claim}>
-          {t("chat.setup", { setup: welcome.setup, name: welcome.actor.name })}
+        <span class="oa-muted oa-small" title={visible(welcome.claim)}>
+          <Exact text={t("chat.setup", { setup: welcome.setup, name: welcome.actor.name })} />
         </span>
       )}
     </header>

@@ -243,7 +243,7 @@ function NewChat({ onDone }: { onDone(): void }) {
       <select id={id} ref={first} value={on} onChange={(event) => setOn(event.currentTarget.value)}>
         {Object.values(state.instances).map((instance) => (
           <option key={instance.id} value={instance.name}>
-            {instance.name}
+            {visible(instance.name)}
           </option>
         ))}
         {Object.keys(state.instances).length === 0 && <option value="">{w("chats.any")}</option>}

@@ -1,9 +1,11 @@
 // Where a person writes: Enter sends, arrows bring back what was said, Esc stops.
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Chat } from "../state";
+import { visible } from "./exact";
 import { sessionPlace } from "./format";
 import { keepKeys, useScreen } from "./screen";
 import { t } from "./strings";
+import { Failed } from "./text";
 
 interface Props {
   chat: Chat;
@@ -52,11 +54,7 @@ export function Composer({ chat, id, text, setText, onStop, focus = 0 }: Props) 
   const target = chat.session ? sessionPlace(chat.session) || t("chat.no.target") : "";
   return (
     <div class="oa-composer">
-      {failure && (
-        <p class="oa-warn" role="alert">
-          {t("decide.error", { message: failure.message, hint: failure.hint })}
-        </p>
-      )}
+      {failure && <Failed failure={failure} role="alert" />}
       <div class="oa-row">
         <textarea
           ref={box}
@@ -64,7 +62,7 @@ export function Composer({ chat, id, text, setText, onStop, focus = 0 }: Props) 
           value={text}
           disabled={closed}
           aria-label={t("chat.message")}
-          placeholder={closed ? t("chat.closed") : t("chat.placeholder", { target })}
+          placeholder={closed ? t("chat.closed") : visible(t("chat.placeholder", { target }))}
           onInput={(event) => setText(event.currentTarget.value)}
           onKeyDown={onKeyDown}
         />

@@ -3,9 +3,11 @@
 import type { RefObject } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Approval, Failure, Respond } from "../protocol";
+import { visible } from "./exact";
 import { isCritical, isGuarded, isReason, place } from "./format";
 import { keepKeys, useScreen } from "./screen";
 import { t } from "./strings";
+import { Exact } from "./text";
 
 /** After this long without an answer the person may try again, in milliseconds. */
 const PATIENCE = 5000;
@@ -118,7 +120,7 @@ export function Decision({ form }: { form: DecisionForm }) {
       <Answer id={approval.id} silent={form.silent} />
       {form.complaint && (
         <p class="oa-warn" id={`oa-missing-${approval.id}`}>
-          {form.complaint}
+          <Exact text={form.complaint} />
         </p>
       )}
       <p class="oa-muted oa-small">
@@ -178,7 +180,7 @@ function ReasonField({ form }: { form: DecisionForm }) {
 }
 
 function ConfirmField({ form }: { form: DecisionForm }) {
-  const name = t("decide.confirm", { name: form.approval.target.instance });
+  const name = visible(t("decide.confirm", { name: form.approval.target.instance }));
   return (
     <input
       type="text"
@@ -208,7 +210,7 @@ export function Answer({ id, silent }: { id: string; silent: boolean }) {
   const text = sentence(silent, failure);
   return (
     <p class={text ? "oa-warn" : "oa-empty"} role="alert">
-      {text}
+      {text && <Exact text={text} />}
     </p>
   );
 }

@@ -16,6 +16,9 @@ export interface Piece {
 const HIDDEN = /^[\p{C}\p{Z}\p{Default_Ignorable_Code_Point}\u2800]$/u;
 const LAYOUT = " \n\t";
 
+/** What needs no second look: most of what is shown. */
+const PLAIN = /^[\n\t -~]+$/;
+
 /** Letters of other scripts that stand for an ASCII letter in most fonts. */
 const LOOKALIKES = new Set(
   "аіјеорсухѕԁһԛԝӏАВЕКМНОРСТУХЅІЈԌԚԜӀ" + // Cyrillic
@@ -33,6 +36,7 @@ const SQL = /'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|\b[A-Z]{2,}\b/g;
 
 /** Cuts a text into pieces; joined, their sources are the text. ``sql``: it is a statement, in which signs matter. */
 export function pieces(text: string, sql = false): Piece[] {
+  if (!sql && PLAIN.test(text)) return [{ shown: text, source: text, mark: "plain", code: "" }];
   const marks = sql ? keywords(text) : new Set<number>();
   const doubtful = wordsInDoubt(text);
   const found: Piece[] = [];

@@ -1,6 +1,7 @@
 // What a call would touch, as computed by code: lock, size, waits, undo, and the plan before and after.
-import type { Approval, Comparison, JsonValue } from "../protocol";
+import type { Approval, Comparison, JsonValue, Origin } from "../protocol";
 import { figure, plain } from "./format";
+import { kinds, OriginMark } from "./origins";
 import { t } from "./strings";
 import { Exact, Fact } from "./text";
 
@@ -17,7 +18,9 @@ export function Facts({ approval }: { approval: Approval }) {
         <Undo undo={plan.undo} note={plan.undo_note} />
       </Fact>
       <Fact name={t("card.database")}>{isFilled(target.identity) && <Pairs values={target.identity} />}</Fact>
-      <Fact name={t("card.arguments")}>{isFilled(approval.arguments) && <Pairs values={approval.arguments} />}</Fact>
+      <Fact name={t("card.arguments")}>
+        {isFilled(approval.arguments) && <Pairs values={approval.arguments} marks={kinds(approval.origins)} />}
+      </Fact>
       <Fact name={t("card.preconditions")}>
         {isFilled(plan.preconditions) && <Pairs values={plan.preconditions} />}
       </Fact>
@@ -41,17 +44,20 @@ export function Lines({ lines }: { lines: string[] }) {
   );
 }
 
-export function Pairs({ values }: { values: Record<string, JsonValue> }) {
+/** ``marks`` say which values no person wrote. */
+export function Pairs(props: { values: Record<string, JsonValue>; marks?: Record<string, Origin["kind"]> }) {
+  const marks = new Map(Object.entries(props.marks ?? {}));
   return (
     <span class="oa-pairs">
-      {Object.entries(values).map(([name, value]) => (
-        <span key={name}>
+      {Object.entries(props.values).map(([name, value]) => (
+        <span key={name} class={marks.has(name) ? `oa-from-${marks.get(name)}` : ""}>
           <span class="oa-muted">
             <Exact text={name} />
           </span>{" "}
           <code>
             <Exact text={plain(value)} />
           </code>
+          {marks.has(name) && <OriginMark kind={marks.get(name) ?? "database"} />}
         </span>
       ))}
     </span>

@@ -2,8 +2,10 @@
 import { Component, type ComponentChildren } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Store } from "../state";
+import { visible } from "./exact";
 import { ScreenContext } from "./screen";
 import { t } from "./strings";
+import { Exact } from "./text";
 
 interface Props {
   store: Store;
@@ -30,7 +32,7 @@ export function Frame({ store, version, insert, children }: Props) {
     <ScreenContext.Provider value={screen}>
       {mismatch && (
         <p class="oa-warn" role="alert">
-          {t("app.versions", { page: version, python })}
+          <Exact text={t("app.versions", { page: version, python })} />
         </p>
       )}
       <Boundary>{children}</Boundary>
@@ -54,7 +56,7 @@ function useVoice(): { lines: Line[]; announce(text: string): void } {
   const count = useRef(0);
   const announce = (text: string) => {
     count.current += 1;
-    const line = { key: count.current, text };
+    const line = { key: count.current, text: visible(text) };
     setLines((held) => [...held.slice(-3), line]);
   };
   return { lines, announce };
@@ -72,7 +74,7 @@ class Boundary extends Component<{ children: ComponentChildren }, { message: str
     if (!this.state.message) return this.props.children;
     return (
       <p class="oa-warn" role="alert">
-        {t("app.broken", { message: this.state.message })}
+        <Exact text={t("app.broken", { message: this.state.message })} />
       </p>
     );
   }

@@ -3,8 +3,10 @@ import { type ComponentChildren, render } from "preact";
 import { AuditPanel, type AuditState } from "./audit";
 import { type Desk, DeskContext } from "./desk";
 import { Frame } from "./frame";
+import { RunsPanel } from "./runs";
 import { Sidebar } from "./sidebar";
 
+export { atLeast } from "./approvals";
 export type { AuditState } from "./audit";
 export type { Desk, Page } from "./desk";
 export { createWay, type Way } from "./place";
@@ -21,6 +23,10 @@ export interface Home {
 
 export function mountSidebar(element: HTMLElement, home: Home): () => void {
   return mount(element, home, <Sidebar />);
+}
+
+export function mountRuns(element: HTMLElement, home: Home): () => void {
+  return mount(element, home, <RunsPanel />);
 }
 
 export function mountAudit(

@@ -1,4 +1,5 @@
 // Puts a command of the conversation into a notebook, where there is one beside the screen.
+import { visible } from "./exact";
 import { useScreen } from "./screen";
 import { t } from "./strings";
 
@@ -9,7 +10,7 @@ export function Insert({ command }: { command: string }) {
   const code = `%opsagent ${command}`;
   return (
     <p>
-      <button type="button" class="oa-quiet" title={t("insert.title", { code })} onClick={() => insert(code)}>
+      <button type="button" class="oa-quiet" title={visible(t("insert.title", { code }))} onClick={() => insert(code)}>
         {t("insert")}
       </button>
     </p>

@@ -18,7 +18,8 @@ export function PlanPlot({ table }: { table: Table }) {
   return (
     <figure class="oa-plan">
       <figcaption>{t(measured(nodes) ? "plan.measured" : "plan.estimated")}</figcaption>
-      <ol>
+      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: a list that scrolls must be reachable by keyboard */}
+      <ol tabIndex={0}>
         {nodes.map((node, index) => (
           <Node key={index} node={node} costliest={number(node.share) === most} />
         ))}

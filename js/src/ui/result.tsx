@@ -1,6 +1,7 @@
 // What a tool found: points, tables, a plan, its limits and what could follow.
 import { useState } from "preact/hooks";
 import type { JsonValue, Result, Suggestion, Table } from "../protocol";
+import { visible } from "./exact";
 import { FindingList, isFindings } from "./findings";
 import { asCommand, plain } from "./format";
 import { Insert } from "./insert";
@@ -59,13 +60,13 @@ function Tree({ text, open }: { text: string; open: boolean }) {
 function Notes({ notes }: { notes: string[] }) {
   if (!notes.length) return null;
   return (
-    <aside class="oa-notes" aria-label={t("result.notes")}>
+    <div class="oa-notes" role="note" aria-label={t("result.notes")}>
       {notes.map((note) => (
         <p key={note}>
           <Exact text={note} />
         </p>
       ))}
-    </aside>
+    </div>
   );
 }
 
@@ -119,17 +120,24 @@ export function ResultTable({ table }: { table: Table }) {
   const rest = table.rows.length - PAGE;
   return (
     <figure class="oa-table">
-      <figcaption class={table.total > table.rows.length ? "oa-cut" : ""}>{caption(table)}</figcaption>
+      <figcaption class={table.total > table.rows.length ? "oa-cut" : ""}>
+        <Exact text={caption(table)} />
+      </figcaption>
       {table.rows.length > 0 && (
         // biome-ignore lint/a11y/noNoninteractiveTabindex: a region that scrolls must be reachable by keyboard
-        <section class="oa-scroll" tabIndex={0} aria-label={table.name}>
+        <section class="oa-scroll" tabIndex={0} aria-label={visible(table.name)}>
           <table>
             <thead>
               <tr>
                 {table.columns.map((column, index) => (
                   <th key={column} scope="col" class={numeric[index] ? "oa-right" : ""}>
                     <Exact text={column} />
-                    {table.units[column] && <span class="oa-unit"> {table.units[column]}</span>}
+                    {table.units[column] && (
+                      <span class="oa-unit">
+                        {" "}
+                        <Exact text={table.units[column]} />
+                      </span>
+                    )}
                   </th>
                 ))}
               </tr>

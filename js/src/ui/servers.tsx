@@ -3,6 +3,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import type { Health, Instance } from "../protocol";
 import { AttachForm } from "./attach";
 import { useAsked, useDeed, useDesk, usePlace } from "./desk";
+import { visible } from "./exact";
 import { Lines, Pairs } from "./facts";
 import { clock, duration } from "./format";
 import { Refused } from "./refused";
@@ -46,7 +47,7 @@ export function Servers() {
 
 function Server({ name, instances }: { name: string; instances: Instance[] }) {
   return (
-    <section class="oa-server" aria-label={name}>
+    <section class="oa-server" aria-label={visible(name)}>
       <h2>
         <Exact text={name} />
       </h2>
@@ -78,7 +79,9 @@ function InstanceLine({ instance }: { instance: Instance }) {
         </span>
         <EnvironmentBadge environment={instance.environment} />
         {instance.read_only && <span class="oa-env">{w("instance.read.only")}</span>}
-        <span class="oa-grow oa-muted oa-small oa-ellipsis oa-right">{line(instance, health)}</span>
+        <span class="oa-grow oa-muted oa-small oa-ellipsis oa-right">
+          <Exact text={line(instance, health)} />
+        </span>
       </button>
       {health && !health.ok && !open && (
         <p class="oa-instance-problem oa-small">

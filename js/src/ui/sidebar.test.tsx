@@ -50,7 +50,7 @@ describe("the tabs", () => {
     const pending = approval("pending");
     const shown = await office("sidebar");
     await shown.say({ type: "approval:list", seq: 0, approvals: [pending, approval("succeeded", { id: "2" })] });
-    expect(tab(/Waiting, 1 request/).textContent).toBe("Waiting1");
+    expect(tab(/^Waiting 1 to decide$/).querySelector(".oa-count")?.textContent).toBe("1");
     shown.way.go({ tab: "waiting", approval: pending.id });
     expect((await screen.findByRole("article")).textContent).toContain(pending.plan.statements[0]);
   });

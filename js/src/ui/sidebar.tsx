@@ -1,13 +1,15 @@
 // The sidebar: what is attached, conversations, and what waits for a decision, one tab each.
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import { ApprovalList } from "./approvals";
+import { atLeast } from "./approvals";
 import { Chats } from "./chats";
 import { useAsked, useDesk, useLine, usePlace } from "./desk";
+import { visible } from "./exact";
 import type { Tab } from "./place";
 import { useNow, useScreen } from "./screen";
 import { Servers } from "./servers";
 import { Exact } from "./text";
+import { Waiting } from "./waiting";
 import { w } from "./wording";
 
 const TABS: Tab[] = ["servers", "chats", "waiting"];
@@ -20,7 +22,7 @@ export function Sidebar() {
       <LineState />
       <TabPanel tab="servers">{place.tab === "servers" && <Servers />}</TabPanel>
       <TabPanel tab="chats">{place.tab === "chats" && <Chats />}</TabPanel>
-      <TabPanel tab="waiting">{place.tab === "waiting" && <ApprovalList chosen={place.approval} />}</TabPanel>
+      <TabPanel tab="waiting">{place.tab === "waiting" && <Waiting />}</TabPanel>
       <Footer />
     </div>
   );
@@ -50,9 +52,10 @@ export function pendingCount(approvals: Record<string, { state: string }>): numb
 function Tabs() {
   const [place, go] = usePlace();
   const { page } = useDesk();
-  const { approvals } = useScreen().state;
+  const { approvals, crowded } = useScreen().state;
   const list = useRef<HTMLDivElement>(null);
   const count = pendingCount(approvals);
+  const waiting = atLeast(count, crowded);
   const onKeyDown = (event: KeyboardEvent) => {
     const step = { ArrowRight: 1, ArrowLeft: -1, Home: -TABS.indexOf(place.tab), End: -1 - TABS.indexOf(place.tab) }[
       event.key
@@ -74,12 +77,16 @@ function Tabs() {
             id={`oa-tab-${tab}`}
             aria-controls={`oa-panel-${tab}`}
             aria-selected={place.tab === tab}
-            aria-label={tab === "waiting" && count > 0 ? w("side.waiting.count", { n: count }) : undefined}
             tabIndex={place.tab === tab ? 0 : -1}
             onClick={() => go({ tab, ...(tab === place.tab ? { session: "" } : {}) })}
           >
             {w(`side.${tab}`)}
-            {tab === "waiting" && count > 0 && <span class="oa-count">{count}</span>}
+            {tab === "waiting" && count > 0 && (
+              <>
+                {" "}
+                <span class="oa-count">{waiting}</span> <span class="oa-sr">{w("side.waiting.count")}</span>
+              </>
+            )}
           </button>
         ))}
       </div>
@@ -138,7 +145,7 @@ function Footer() {
   const { welcome } = useScreen().state;
   if (!welcome) return null;
   return (
-    <p class="oa-footer oa-muted oa-small" title={welcome.claim}>
+    <p class="oa-footer oa-muted oa-small" title={visible(welcome.claim)}>
       <Exact text={w("side.claim", { setup: welcome.setup, name: welcome.actor.name })} />
     </p>
   );

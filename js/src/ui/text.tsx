@@ -1,7 +1,7 @@
 // Text of databases and tools: always text nodes, with nothing hidden in them.
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
-import type { Risk, Target } from "../protocol";
+import type { Failure, Risk, Target } from "../protocol";
 import { type Piece, pieces } from "./exact";
 import { rank } from "./format";
 import { t } from "./strings";
@@ -75,7 +75,11 @@ function Deceptions({ parts }: { parts: Piece[] }) {
   return (
     <>
       {hidden.length > 0 && <p class="oa-warn">{t("card.exact.hidden", { n: hidden.length })}</p>}
-      {lookalike.length > 0 && <p class="oa-warn">{t("card.exact.lookalike", { n: lookalike.length, list })}</p>}
+      {lookalike.length > 0 && (
+        <p class="oa-warn">
+          <Exact text={t("card.exact.lookalike", { n: lookalike.length, list })} />
+        </p>
+      )}
       {foreign.length > 0 && <p class="oa-muted oa-small">{t("card.exact.foreign")}</p>}
     </>
   );
@@ -110,6 +114,16 @@ export function RiskBadge({ risk }: { risk: Risk }) {
 
 export function EnvironmentBadge({ environment }: { environment: Target["environment"] }) {
   return <span class={`oa-env oa-env-${environment}`}>{t(`environment.${environment}`)}</span>;
+}
+
+/** Why a command was not done; the words may hold a database's own. */
+export function Failed({ failure, role }: { failure: Failure; role?: "alert" | "status" }) {
+  const { message, hint } = failure;
+  return (
+    <p class="oa-warn" role={role}>
+      <Exact text={t("decide.error", { message, hint })} />
+    </p>
+  );
 }
 
 /** One line of a list of facts; nothing when there is nothing to say. */

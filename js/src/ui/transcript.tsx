@@ -1,4 +1,5 @@
 // What was said and done: messages that are kept, then the turn that still streams.
+import { useMemo } from "preact/hooks";
 import type { CallRecord, Message } from "../protocol";
 import { type Chat, isRunning, type Turn } from "../state";
 import { CallLine } from "./calls";
@@ -65,7 +66,17 @@ export function isGoingOn(chat: Chat, turn: string): boolean {
   return live !== undefined && isRunning(live);
 }
 
-function Asked({ author, at, text }: { author: string; at: string | null; text: string }) {
+interface AskedProps {
+  author: string;
+  at: string | null;
+  text: string;
+}
+
+function Asked(asked: AskedProps) {
+  return useMemo(() => question(asked), [asked.author, asked.at, asked.text]);
+}
+
+function question({ author, at, text }: AskedProps) {
   return (
     <div class="oa-turn">
       <p class="oa-who">
@@ -82,7 +93,7 @@ function Who({ model }: { model: string }) {
   return (
     <p class="oa-who">
       {t("chat.agent")}
-      {model && ` · ${modelName(model)}`}
+      {model && <Exact text={` · ${modelName(model)}`} />}
     </p>
   );
 }
@@ -92,7 +103,18 @@ export function modelName(model: string): string {
   return model === "offline" ? t("chat.model", { model }) : t("chat.model.name", { model });
 }
 
-function Said({ message, first, onUse }: { message: Message; first: boolean; onUse?: Use }) {
+interface SaidProps {
+  message: Message;
+  first: boolean;
+  onUse?: Use;
+}
+
+/** A kept message never changes; its calls look after themselves. */
+function Said(said: SaidProps) {
+  return useMemo(() => answer(said), [said.message, said.first, said.onUse]);
+}
+
+function answer({ message, first, onUse }: SaidProps) {
   return (
     <div class="oa-turn">
       {first && <Who model={message.model} />}

@@ -2,8 +2,8 @@
 import { useEffect, useState } from "preact/hooks";
 import type { Checking } from "../client/rest";
 import { useAsked, useDesk } from "./desk";
-import { visible } from "./exact";
 import { clock } from "./format";
+import { Exact } from "./text";
 import { w } from "./wording";
 
 /** Milliseconds between two looks, while a check runs and while none does. */
@@ -28,11 +28,16 @@ function Mark({ checking: { last, failure } }: { checking: Checking }) {
     const text = w("audit.broken", { seq: last.first_bad ?? "?", time: clock(last.checked_at), problems });
     return (
       <span class="oa-warn oa-small" role="alert">
-        {visible(text)}
+        <Exact text={text} />
       </span>
     );
   }
-  if (failure) return <span class="oa-warn oa-small">{w("audit.unverified", { message: failure })}</span>;
+  if (failure)
+    return (
+      <span class="oa-warn oa-small">
+        <Exact text={w("audit.unverified", { message: failure })} />
+      </span>
+    );
   if (!last) return <span class="oa-muted oa-small">{w("audit.verifying")}</span>;
   return (
     <span class="oa-muted oa-small" title={w("audit.verified.title")}>

@@ -14,14 +14,18 @@ export function Detached({ kind, summary }: { kind: string; summary: Summary }) 
       <dl class="oa-facts">
         {known.map(([name, value]) => (
           <>
-            <dt>{name.replaceAll("_", " ")}</dt>
+            <dt>
+              <Exact text={name.replaceAll("_", " ")} />
+            </dt>
             <dd>
               <Exact text={value} />
             </dd>
           </>
         ))}
       </dl>
-      <p>{t(kind === "approval" ? "detached.approval" : "detached.chat", { command })}</p>
+      <p>
+        <Exact text={t(kind === "approval" ? "detached.approval" : "detached.chat", { command })} />
+      </p>
     </section>
   );
 }
