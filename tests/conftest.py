@@ -11,7 +11,7 @@ import pytest
 from opsagent_jupyter.api import OpsAgent
 from tests.ledger_plugin import plugin as ledger
 
-pytest_plugins = ["tests.postgres", "tests.mongo"]
+pytest_plugins = ["tests.postgres", "tests.mongo", "tests.shifts"]
 
 
 @pytest.fixture(autouse=True)

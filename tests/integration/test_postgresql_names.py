@@ -8,7 +8,7 @@ from opsagent_jupyter.errors import InvalidArguments, OpsAgentError
 from opsagent_jupyter.plugins.postgresql import names
 from opsagent_jupyter.plugins.postgresql.changes import predicates
 from opsagent_jupyter.plugins.postgresql.literals import HIDDEN, SHOWN, masked, shown
-from opsagent_jupyter.plugins.postgresql.sheets import cell
+from opsagent_jupyter.plugins.sheets import cell
 from opsagent_jupyter.plugins.wording import duration, listing, milliseconds, percent, plural, size
 from tests.integration.postgresql_stage import attached, execute, on_loop, role, seed
 
