@@ -11,8 +11,9 @@ from typing import Any
 
 import click
 
-from opsagent_jupyter.api import OpsAgent, refuse_clear_secret
+from opsagent_jupyter.api import OpsAgent, Turn, refuse_clear_secret
 from opsagent_jupyter.cli import operator
+from opsagent_jupyter.cli.live import Live
 from opsagent_jupyter.cli.render import as_json, as_text
 from opsagent_jupyter.commands import Door, exit_code, words
 from opsagent_jupyter.errors import AuditError, CredentialError, NobodyToSign, OpsAgentError, StoreError
@@ -21,13 +22,16 @@ from opsagent_jupyter.errors import AuditError, CredentialError, NobodyToSign, O
 class Opened:
     """The OpsAgent of this command, made when a command first needs it and closed when it ends."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, settings: dict[str, Any], live: Live | None) -> None:
         self._settings = settings
+        self._live = live
         self._ops: OpsAgent | None = None
 
     def __call__(self) -> OpsAgent:
         if self._ops is None:
             self._ops = OpsAgent(kind="cli", executes=False, **self._settings)
+            if self._live:
+                self._ops.runtime.listen(self._live)
         return self._ops
 
     def close(self) -> None:
@@ -71,17 +75,21 @@ def person(question: str) -> str:
 def cli(context: click.Context, json_: bool, store: str) -> None:  # noqa: FBT001  # click passes options as arguments
     """Diagnose and fix databases; what changes something waits for a person."""
     refuse_clear_secret(store)
-    opened = Opened({"store_url": store})
+    live = Live() if Live.wanted(json=json_) else None
+    opened = Opened({"store_url": store}, live)
     context.call_on_close(opened.close)
     context.obj = Door(opened, prompt, person=person, alone=True)
-    context.meta["json"] = json_
+    context.meta["json"], context.meta["live"] = json_, live
 
 
 @cli.result_callback()
 @click.pass_context
 def printed(context: click.Context, /, value: Any, **_: Any) -> None:
     """Print what a command answered and exit by it."""
-    if value is not None:
+    if isinstance(value, Turn) and context.meta["live"]:
+        if rest := context.meta["live"].rest(value):
+            click.echo(rest)
+    elif value is not None:
         click.echo(as_json(value) if context.meta["json"] else as_text(value))
     context.exit(exit_code(value))
 

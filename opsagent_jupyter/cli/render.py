@@ -93,7 +93,12 @@ def cell_text(cell: object) -> str:
 def turn_text(turn: Turn) -> str:
     """The calls, the answer, and what waits."""
     lines = [f"{call.tool}: {call.status}" for call in turn.calls]
-    lines += ["", turn.said] if turn.said else []
+    return "\n".join([*lines, "", turn_end(turn, turn.said)]).strip()
+
+
+def turn_end(turn: Turn, said: str) -> str:
+    """The answer, why there is none, and what waits."""
+    lines = [said] if said else []
     if turn.error is not None:
         lines += [f"✗ {turn.error}"]
     waiting = [call.approval for call in turn.calls if call.status == "waiting"]
