@@ -22,6 +22,9 @@ STRUCK = "***"
 WITHHELD = "[withheld: redaction failed]"
 #: Shorter secrets are struck only where they stand alone: "a" can be a password, and is in most words.
 SHORTEST = 4
+#: Characters of a text that was found clean and is not looked at again, and how many of them: names of tables and tools
+#: pass here in every call.
+REMEMBERED, MOST_REMEMBERED = 200, 5_000
 #: Pieces of base64 that are shorter turn up by chance.
 SHORTEST_PIECE = 6
 #: Values that are nested deeper are withheld.
@@ -78,12 +81,13 @@ _PATTERNS = tuple((signs, re.compile(expression, re.DOTALL)) for signs, expressi
 class Redactor:
     """Knows this host's secrets. Safe to use from several threads."""
 
-    __slots__ = ("_adding", "_forms", "_short")
+    __slots__ = ("_adding", "_clean", "_forms", "_short")
 
     def __init__(self) -> None:
         self._adding = threading.Lock()
         self._forms: tuple[str, ...] = ()
         self._short: frozenset[str] = frozenset()
+        self._clean: set[str] = set()
 
     def __repr__(self) -> str:
         return "Redactor()"
@@ -99,12 +103,23 @@ class Redactor:
         with self._adding:
             self._forms = tuple(sorted(long.union(self._forms), key=len, reverse=True))
             self._short = self._short | short
+            # Last, and another set: what was found clean without these secrets goes into the one that is left behind.
+            self._clean = set()
 
     def redact(self, text: str) -> str:
         """Return the text without its secrets."""
         try:
+            clean = self._clean
+            if text in clean:
+                return text
             spans = self._known(text) + _likely(text)
-            return struck_out(text, spans) if spans else text
+            if spans:
+                return struck_out(text, spans)
+            if len(text) <= REMEMBERED:
+                if len(clean) >= MOST_REMEMBERED:
+                    clean.clear()
+                clean.add(text)
+            return text
         except Exception:  # noqa: BLE001 - fail closed: whatever went wrong, the text does not pass
             return WITHHELD
 

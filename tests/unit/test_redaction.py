@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from opsagent_jupyter import redaction
 from opsagent_jupyter.redaction import DEEPEST, STRUCK, WITHHELD, Redactor
 
 CANARIES = [
@@ -333,3 +334,36 @@ def test_the_order_of_an_index_and_an_operator_are_no_secrets(text: str) -> None
 def test_a_short_password_in_a_connection_string_is_still_struck() -> None:
     """What stands behind an equals sign is a value, whatever it looks like."""
     assert Redactor().redact("password=1,host=x") != "password=1,host=x"
+
+
+def test_a_text_that_was_clean_is_looked_at_again_when_a_secret_is_new() -> None:
+    """What is remembered as clean was clean of the secrets that were known then."""
+    redactor = Redactor()
+    assert redactor.redact("orders_by_maria") == "orders_by_maria"
+    assert redactor.redact("orders_by_maria") == "orders_by_maria"
+    redactor.add("by_maria")
+    assert redactor.redact("orders_by_maria") == "orders_***"
+    redactor.add("x1y")
+    assert redactor.redact("the x1y there") == "the *** there"
+
+
+def test_a_secret_that_comes_while_a_text_is_looked_at_is_struck_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is in the middle of a look must not remember the text as clean for those who come later."""
+    redactor, likely = Redactor(), redaction._likely
+
+    def meanwhile(text: str) -> list[tuple[int, int]]:
+        redactor.add("by_maria")
+        return likely(text)
+
+    monkeypatch.setattr(redaction, "_likely", meanwhile)
+    redactor.redact("orders_by_maria")
+    monkeypatch.setattr(redaction, "_likely", likely)
+    assert redactor.redact("orders_by_maria") == "orders_***"
+
+
+def test_what_is_remembered_as_clean_has_an_end() -> None:
+    """Texts without number make the memory no larger than its limit."""
+    redactor = Redactor()
+    for number in range(2 * redaction.MOST_REMEMBERED):
+        redactor.redact(f"name {number}")
+    assert len(redactor._clean) <= redaction.MOST_REMEMBERED

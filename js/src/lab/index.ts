@@ -8,8 +8,8 @@ import { IStatusBar } from "@jupyterlab/statusbar";
 import { ITranslator } from "@jupyterlab/translation";
 import type { AuditFilter } from "../client/rest";
 import type { Approval } from "../protocol";
-import { visible } from "../ui/exact";
-import { type AuditState, type Home, t, translate, w } from "../ui/home";
+import { type AuditState, type Home, translate, w } from "../ui/home";
+import { announceArrivals } from "./arrivals";
 import { connectHome } from "./connection";
 import { aboutActiveCell, insertCell, openNotebook } from "./notebook";
 import { AuditWidget, opsIcon, RunsWidget, SidebarWidget, StatusWidget } from "./widgets";
@@ -66,7 +66,12 @@ function activate(
   launcher?.add({ command: COMMANDS.audit, category: "Other", rank: 21 });
   const status = new StatusWidget(home, () => void app.commands.execute(COMMANDS.waiting));
   statusBar?.registerStatusItem(`${PLUGIN}:status`, { item: status, align: "right", rank: 100 });
-  announceArrivals(app, home, sidebar, registry);
+  announceArrivals(home.desk, {
+    board: Notification,
+    isWanted: wantsToasts(registry),
+    isShown: (approval) => isShown(sidebar, home, approval),
+    open: (args) => void app.commands.execute(COMMANDS.waiting, args),
+  });
 }
 
 /** Shows the sidebar wherever the person has put it. */
@@ -180,48 +185,6 @@ function addAudit(app: JupyterFrontEnd, home: Home, restorer: ILayoutRestorer | 
   });
 }
 
-/** Toasts that name their request, within the milliseconds that a toast stays; one more toast counts the others. */
-const TOASTS = 3;
-const SHOWN = 10_000;
-
-/** A toast for each request that arrives while the page is open; what was there before is in the queue. */
-function announceArrivals(
-  app: JupyterFrontEnd,
-  home: Home,
-  sidebar: SidebarWidget,
-  registry: ISettingRegistry | null,
-): void {
-  const { store, way } = home.desk;
-  const toasts = new Map<string, string>();
-  const others = createCounter(app);
-  const seen = new Set<string>();
-  const wanted = wantsToasts(registry);
-  let first = true;
-  const look = () => {
-    const { approvals, lists } = store.state();
-    if (lists === 0) return;
-    for (const approval of Object.values(approvals)) {
-      const { id, state } = approval;
-      const needed = state === "pending" && !isShown(sidebar, home, approval);
-      const toast = toasts.get(id);
-      if (toast && !needed) Notification.dismiss(toast);
-      if (!needed) {
-        toasts.delete(id);
-        others.without(id);
-      } else if (!seen.has(id) && !first && wanted()) {
-        if (others.isFew()) toasts.set(id, arrival(app, approval));
-        else others.with(id);
-      }
-      seen.add(id);
-    }
-    others.tell();
-    first = false;
-  };
-  store.watch(look);
-  // whoever opens the request needs its toast no more, which could cover the buttons
-  way.watch(look);
-}
-
 function wantsToasts(registry: ISettingRegistry | null): () => boolean {
   let wanted = true;
   void registry?.load(PLUGIN).then((settings) => {
@@ -238,45 +201,4 @@ function wantsToasts(registry: ISettingRegistry | null): () => boolean {
 function isShown(sidebar: SidebarWidget, home: Home, approval: Approval): boolean {
   const { tab, session } = home.desk.way.place();
   return sidebar.isVisible && (tab === "waiting" || (tab === "chats" && session === approval.session));
-}
-
-/** The one toast for requests beyond the first few: many at once must not bury the page. */
-function createCounter(app: JupyterFrontEnd) {
-  const waiting = new Set<string>();
-  let [toast, said, since, arrived] = ["", 0, 0, 0];
-  return {
-    /** Counts an arrival; whether it is among the first of those that arrive together. */
-    isFew() {
-      if (Date.now() - since > SHOWN) {
-        waiting.clear();
-        [toast, said, since, arrived] = ["", 0, Date.now(), 0];
-      }
-      arrived += 1;
-      return arrived <= TOASTS;
-    },
-    with: (id: string) => void waiting.add(id),
-    without: (id: string) => void waiting.delete(id),
-    tell() {
-      if (waiting.size === said) return;
-      said = waiting.size;
-      const message = w("page.toast.others", { n: said });
-      if (said === 0) Notification.dismiss(toast);
-      else if (!toast || !Notification.update({ id: toast, message }))
-        toast = Notification.warning(message, { autoClose: SHOWN, actions: [opening(app, {})] });
-    },
-  };
-}
-
-function opening(app: JupyterFrontEnd, args: { id?: string }): Notification.IAction {
-  return { label: w("page.toast.open"), callback: () => void app.commands.execute(COMMANDS.waiting, args) };
-}
-
-function arrival(app: JupyterFrontEnd, { id, plan, risk, target }: Approval): string {
-  const message = w("page.toast", {
-    title: visible(plan.title),
-    risk: t(`risk.${risk}`),
-    environment: t(`environment.${target.environment}`),
-    target: visible(t("target.on", { instance: target.instance, server: target.server })),
-  });
-  return Notification.warning(message, { autoClose: SHOWN, actions: [opening(app, { id })] });
 }

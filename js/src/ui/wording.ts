@@ -190,6 +190,7 @@ export const WORDS = {
   "page.status.title": "Approval requests that wait for a decision",
   "page.toast": "Approval needed: {title}. Risk {risk}, {environment}, {target}.",
   "page.toast.open": "Open",
+  "page.toast.other": "1 more approval request arrived.",
   "page.toast.others": "{n} more approval requests arrived.",
   "page.launcher": "OpsAgent",
 } as const;
