@@ -18,7 +18,7 @@ import time
 from ast import literal_eval
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -555,7 +555,7 @@ def test_a_store_that_is_locked_for_a_moment_costs_only_time(ledger_store: str) 
 
 
 def test_a_store_that_stays_locked_is_named(ledger_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing runs without its audit record; afterwards everything is as it was."""
+    """Nothing runs without its audit record; afterwards everything is as it was. In WAL what is there can be read."""
     monkeypatch.setitem(open_store.__kwdefaults__, "lock_timeout", 1.0)
     with ledger_agent(ledger_store) as ops:
         with holding("sqlite3", file_of(ledger_store)):
@@ -564,8 +564,8 @@ def test_a_store_that_stays_locked_is_named(ledger_store: str, monkeypatch: pyte
             reads_well(str(caught.value))
             assert "locked" in str(caught.value)
             assert caught.value.hint
-            with pytest.raises(StoreLocked):
-                ops.instances()
+            with nullcontext() if ops.runtime.store.journal_mode == "wal" else pytest.raises(StoreLocked):
+                assert [instance.name for instance in ops.instances()] == ["books"]
         assert ops.run("list_marks").status == "succeeded"
         assert ops.verify().ok
 

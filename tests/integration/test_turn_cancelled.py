@@ -71,6 +71,16 @@ def asleep(dsn: str) -> int:
     return int(value(dsn, ACTIVE))
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """A shell that starts something in the background lets it ignore Ctrl-C; a notebook's kernel does not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def told(ops: OpsAgent, turn: Turn) -> list[tuple[str, str]]:
     return [(message.role, message.text.partition("\n")[0].strip()) for message in ops.messages(turn.session_id)]
 
@@ -139,7 +149,7 @@ def test_an_interrupt_in_the_waiting_cell_cancels_the_turn(store_url: str, dsn: 
         eventually(lambda: asleep(dsn) == 1)
         stop = threading.Timer(0.2, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
         stop.start()
-        with pytest.raises(KeyboardInterrupt):
+        with interruptible(), pytest.raises(KeyboardInterrupt):
             turn.text  # noqa: B018  reading it waits
         eventually(lambda: asleep(dsn) == 0)
         eventually(lambda: turn._turn.state == "cancelled")
