@@ -1,4 +1,9 @@
-"""The audit of this server's store as DuckDB answers: one question at a time, and the check of the chain beside them."""
+"""The audit of this server's store as DuckDB answers: one question at a time, and the check of the chain beside them.
+
+The check takes ten seconds and more on a million records, so no question waits for it: only the carrying into the copy,
+which excludes readers, is done in turn. While the check has the copy open, a question reads it too, and what is not
+carried yet comes from the store.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +12,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
 
-from opsagent_jupyter.errors import OpsAgentError
+from opsagent_jupyter.errors import AuditError, OpsAgentError
 from opsagent_jupyter.models import now
 from opsagent_jupyter.runtime import Runtime
 from opsagent_jupyter.server.bodies import ChainCheck, Checking
@@ -59,6 +65,15 @@ class Analysis:
             self._reader = AuditSelection(store, DuckProjection(store, self._runtime.settings.audit_path))
         return self._reader
 
+    def _carried(self) -> AuditSelection:
+        """The audit with its copy up to date: whatever a question then has to carry is quickly done, and the check finds
+        the copy free to read. A log that cannot be carried is for the check to explain."""
+        with self._file:
+            audit = self._selection()
+            with suppress(AuditError):
+                audit.forget()
+            return audit
+
     async def checking(self) -> Checking:
         """What is known of the chain; begins a check when that is old."""
         head = (await asyncio.to_thread(self._runtime.store.audit_head))[1]
@@ -81,7 +96,7 @@ class Analysis:
     def _verify(self) -> None:
         began = time.monotonic()
         try:
-            found = self._asked(lambda audit: audit.verify())
+            found = self._carried().verify()
             self._check = ChainCheck(
                 checked_at=now(), ok=found.ok, rows=found.rows, head=found.head, first_bad=found.first_bad,
                 problems=found.problems, notes=found.notes,

@@ -139,8 +139,11 @@ class Sidebar:
         return box
 
     def say(self, box: Locator, text: str) -> None:
+        """Send a message; while a turn runs the text stays in its box."""
         box.fill(text)
+        expect(self.node.get_by_role("button", name="Send", exact=True)).to_be_visible(timeout=60_000)
         box.press("Enter")
+        expect(box).to_have_value("")
 
 
 @pytest.fixture
@@ -476,6 +479,22 @@ def conversation(lab: Lab, title: str, words: Sequence[str]) -> str:
     return begun.id
 
 
+def steps(lab: Lab, words: Sequence[str]) -> None:
+    """Put a run of a runbook into the store whose runbook, steps, people, tools and summaries say these words."""
+    store = open_store(f"sqlite:///{lab.folder / 'store' / 'opsagent.db'}")
+    try:
+        for number, word in enumerate(words):
+            place = {"runbook": words[0], "run": words[0], "step": f"{number} {word}"}
+            state = ("succeeded", "pending", word)[number % 3]
+            event = AuditEvent(
+                type="call.intent", actor=Actor(id="os:x", name=word, via="cli"), call=new_id(), status=state, tool=word,
+                server=word, instance=word, risk=Risk.HIGH, summary=word, details=place,
+            )  # fmt: skip
+            store.record(event)
+    finally:
+        store.close()
+
+
 def unfold(place: Locator) -> None:
     """Open whatever can be opened there."""
     place.evaluate("place => { for (const one of place.querySelectorAll('details:not([open])')) one.open = true; }")
@@ -507,10 +526,55 @@ def test_hostile_words_are_text_in_a_chat_in_both_homes(sidebar: Sidebar, page: 
     assert page.evaluate("document.querySelectorAll('.jp-OutputArea img, .jp-OutputArea iframe').length") == 0
 
 
+def test_hostile_words_are_text_in_the_runs_of_runbooks(sidebar: Sidebar, page: Page, lab: Lab) -> None:
+    """A runbook, its run, its steps, people, tools, databases, servers, states and summaries with such names."""
+    steps(lab, HOSTILE)
+    sidebar.command("runs")
+    table = page.locator(".oa-runs table").filter(has_text="<img src=x")
+    expect(table.locator("tbody tr")).to_have_count(len(HOSTILE), timeout=20_000)
+    assert taken(page) == []
+
+
+def test_a_run_of_a_runbook_is_shown_step_by_step_and_decided_from_there(
+    sidebar: Sidebar, page: Page, lab: Lab
+) -> None:
+    """What a notebook calls step by step: its tools, how each step ended, who approved, how long that and the work took."""
+    call = "%opsagent --vars run {} --on=shop --table=orders --step={{run.ref}}/{}"
+    begin = "run = %opsagent runbook begin a1b2c3d4e5f60718 --on=shop --run=nightly"
+    calls = (call.format("postgresql.list_indexes", "look"), call.format("postgresql.analyze_table", "analyze"))
+    lab.write("steps.ipynb", "%load_ext opsagent_jupyter", begin, *calls)
+    page.evaluate(
+        "path => window.jupyterapp.commands.execute('docmanager:open', {path}).then(() => null)", "steps.ipynb"
+    )
+    page.wait_for_function("window.jupyterapp.shell.currentWidget?.content?.widgets?.length > 3", timeout=60_000)
+    notebook = Notebook(page)
+    notebook.idle()
+    for cell in range(4):
+        notebook.run(cell)
+    sidebar.command("runs")
+    runs = page.locator(".oa-runs figure").filter(has_text="Run nightly")
+    looked = runs.get_by_role("row").filter(has_text="postgresql.list_indexes")
+    expect(looked).to_contain_text(re.compile(r"^look.*shop on demo.*Succeeded.*\d m?s"), timeout=20_000)
+    asked = runs.get_by_role("row").filter(has_text="postgresql.analyze_table")
+    expect(runs.locator("caption")).to_contain_text("1 of 2 steps done")
+    asked.get_by_role("button", name="Waits for a decision").click()
+    card = sidebar.node.locator(".oa-card-pending")
+    expect(card).to_contain_text("orders")
+    picture(page, "runs")
+    card.locator("[data-decision=approve]").click()
+    expect(runs.locator("caption")).to_contain_text("2 of 2 steps done", timeout=30_000)
+    (step,) = (one for one in ask(lab, "runbooks/steps?run=nightly")["items"] if one["step"] == "analyze")
+    assert step["decided_by"]
+    expect(asked.get_by_role("cell").nth(1)).to_have_text("Succeeded")
+    expect(asked.get_by_role("cell").nth(3)).to_have_text(step["decided_by"])
+    for place in (4, 5):
+        expect(asked.get_by_role("cell").nth(place)).to_have_text(re.compile(r"^[\d.]+ (ms|s|min)"))
+
+
 def test_twenty_hostile_tables_are_text_wherever_they_are_asked_about(
     sidebar: Sidebar, page: Page, lab: Lab, shop: Demo
 ) -> None:
-    """Real tables, indexes and a role with such names: in toasts, the queue, cards, the audit and its details."""
+    """Real tables, indexes and roles with such names: in toasts, the queue, cards, the audit and its details."""
     opened: list[str] = []
     page.on("dialog", lambda dialog: (opened.append(dialog.message), dialog.dismiss()))
     with psycopg.connect(shop.superuser_dsn, autocommit=True) as db:
@@ -519,9 +583,11 @@ def test_twenty_hostile_tables_are_text_wherever_they_are_asked_about(
             db.execute(f"CREATE TABLE hostile.{identifier(name)} (id int)")
             db.execute(f"ALTER TABLE hostile.{identifier(name)} OWNER TO opsagent_operator")
             db.execute(f"CREATE INDEX {identifier('i' + name[:50])} ON hostile.{identifier(name)} (id)")
+            db.execute(f"CREATE ROLE {identifier(name)}")
     try:
         for name in HOSTILE:
-            call = {"tool": "analyze_table", "arguments": {"table": f"hostile.{identifier(name)}"}}
+            rights = {"object": f"hostile.{identifier(name)}", "privileges": ["SELECT"], "role": name}
+            call = {"tool": "grant_permission", "arguments": rights}
             assert ask(lab, "servers/demo/plugins/shop/execute", call)["status"] == "waiting"
             if name == HOSTILE[0]:
                 expect(page.get_by_role("alert").filter(has_text="<img src=x").first).to_be_visible(timeout=20_000)
@@ -544,6 +610,8 @@ def test_twenty_hostile_tables_are_text_wherever_they_are_asked_about(
             ask(lab, f"approvals/{request['id']}/withdraw", {"digest": request["digest"]})
         with psycopg.connect(shop.superuser_dsn, autocommit=True) as db:
             db.execute("DROP SCHEMA hostile CASCADE")
+            for name in HOSTILE:
+                db.execute(f"DROP ROLE {identifier(name)}")
 
 
 def test_hostile_names_are_text_on_every_screen(sidebar: Sidebar, page: Page, lab: Lab, shop: Demo) -> None:
@@ -627,6 +695,10 @@ def test_axe_finds_nothing_on_any_screen(sidebar: Sidebar, page: Page, lab: Lab,
     expect(page.locator(".oa-audit .oa-details")).to_be_visible()
     found += findings(page, ".oa-audit-widget", "audit")
     found += findings(page, ".oa-status", "status")
+    steps(lab, [f"seen by axe in {theme}", "orders", "\u202eorders"])
+    sidebar.command("runs")
+    expect(page.locator(".oa-runs tbody tr").filter(has_text=f"axe in {theme}")).to_be_visible(timeout=20_000)
+    found += findings(page, ".oa-runs", "runs")
     assert found == []
 
 

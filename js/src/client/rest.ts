@@ -108,6 +108,8 @@ export interface RunbookStep {
   step: string;
   call: string;
   tool: string;
+  server: string;
+  instance: string;
   risk: string;
   state: string;
   decided_by: string;

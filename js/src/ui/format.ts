@@ -5,8 +5,13 @@ import { t } from "./strings";
 const RANK: Record<Risk, number> = { low: 0, medium: 1, high: 2, critical: 3 };
 
 /** 0 for low up to 3 for critical; an unknown level counts as critical. */
-export function rank(risk: Risk): number {
-  return RANK[risk] ?? 3;
+export function rank(risk: string): number {
+  return isLevel(risk) ? RANK[risk] : 3;
+}
+
+/** Whether a level is one of those that there are. */
+export function isLevel(risk: string): risk is Risk {
+  return Object.hasOwn(RANK, risk);
 }
 
 /** Whether Approve takes a deliberate step: high, critical, and whatever is not known. */

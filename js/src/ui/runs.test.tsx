@@ -16,6 +16,8 @@ function step(name: string, changes: Partial<RunbookStep> = {}): RunbookStep {
     step: name,
     call: `${name}-1`,
     tool: "ledger.add_mark",
+    server: "demo",
+    instance: "books",
     risk: "medium",
     state: "succeeded",
     decided_by: "Alice",
@@ -38,7 +40,7 @@ test("a step tells who decided, how long that took, and how long it ran", async 
   expect((await screen.findByRole("table", { name: /Run nightly.*2 of 2 steps done/ })).tagName).toBe("TABLE");
   const cells = within(row("add")).getAllByRole("cell");
   expect(cells.map((cell) => cell.textContent)).toEqual(
-    expect.arrayContaining(["Succeeded", "Alice", "5 s", "3 min 5 s", "done"]),
+    expect.arrayContaining(["ledger.add_markbooks on demo", "Succeeded", "Alice", "5 s", "3 min 5 s", "done"]),
   );
   expect(row("add-red").textContent).toContain("Bob, in advance (signature cccccccc)");
 });

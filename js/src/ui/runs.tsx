@@ -1,11 +1,11 @@
 // How runs of runbooks go, in the main area: each step with its state, who decided, and how long it took; live.
 import type { RunbookStep } from "../client/rest";
-import type { Risk } from "../protocol";
 import { useHappenings } from "./audit";
 import { useAsked, useDesk } from "./desk";
 import { clock, duration, short } from "./format";
 import { Refused } from "./refused";
 import { useNow, useScreen } from "./screen";
+import { t } from "./strings";
 import { Exact, RiskBadge } from "./text";
 import { type Word, w } from "./wording";
 
@@ -47,6 +47,17 @@ const STATES: Record<string, Word> = {
   rejected: "runs.rejected",
 };
 
+const COLUMNS = [
+  "runs.step",
+  "audit.tool",
+  "column.status",
+  "column.risk",
+  "runs.decided",
+  "runs.waited",
+  "column.took",
+  "column.summary",
+] as const;
+
 const isMoving = ({ state }: RunbookStep) =>
   ["pending", "approved", "executing", "running", "planning"].includes(state);
 
@@ -56,7 +67,8 @@ export function RunsPanel() {
   const { value, refusal, reading } = useAsked(() => api.runbookSteps(), [beat]);
   const runs = grouped(value ?? []);
   return (
-    <section class="oa-audit oa-runs" aria-label={w("runs.label")}>
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: a region that scrolls must be reachable by keyboard
+    <section class="oa-audit oa-runs" tabIndex={0} aria-label={w("runs.label")}>
       <Refused refusal={refusal} />
       {value && runs.length === 0 && <p class="oa-muted">{w("runs.none")}</p>}
       {!value && reading && <p class="oa-muted">{w("loading")}</p>}
@@ -72,21 +84,18 @@ function RunTable({ run }: { run: Run }) {
   const done = run.steps.filter(({ state }) => state === "succeeded").length;
   const name = w("runs.run", { run: run.run, runbook: short(run.runbook), done, n: run.steps.length });
   return (
-    <figure class="oa-table oa-records">
+    <figure class="oa-table oa-run">
       <table>
         <caption>
           <Exact text={name} />
         </caption>
         <thead>
           <tr>
-            {(["runs.step", "column.status", "column.risk", "runs.decided", "runs.waited", "column.took"] as const).map(
-              (word) => (
-                <th key={word} scope="col">
-                  {w(word)}
-                </th>
-              ),
-            )}
-            <th scope="col">{w("column.summary")}</th>
+            {COLUMNS.map((word) => (
+              <th key={word} scope="col">
+                {w(word)}
+              </th>
+            ))}
           </tr>
         </thead>
         <tbody>
@@ -106,8 +115,16 @@ function StepRow({ step, now }: { step: RunbookStep; now: number }) {
       <th scope="row">
         <Exact text={step.step} />
       </th>
+      <td>
+        <Exact text={step.tool} />
+        {step.instance && (
+          <div class="oa-muted">
+            <Exact text={t("target.on", { instance: step.instance, server: step.server })} />
+          </div>
+        )}
+      </td>
       <td>{step.state === "pending" ? <Waiting step={step} /> : word ? w(word) : <Exact text={step.state} />}</td>
-      <td>{step.risk && <RiskBadge risk={step.risk as Risk} />}</td>
+      <td>{step.risk && <RiskBadge risk={step.risk} />}</td>
       <td title={clock(step.decided_at)}>
         {step.decided_by && (
           <Exact

@@ -1,9 +1,9 @@
 // Text of databases and tools: always text nodes, with nothing hidden in them.
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
-import type { Failure, Risk, Target } from "../protocol";
+import type { Failure, Target } from "../protocol";
 import { type Piece, pieces } from "./exact";
-import { rank } from "./format";
+import { isLevel, rank } from "./format";
 import { t } from "./strings";
 
 function Marked({ piece }: { piece: Piece }) {
@@ -101,13 +101,14 @@ export function Copy({ text }: { text: string }) {
 
 const MARKS = ["○", "▲", "▲▲", "▲▲▲"];
 
-/** A level in shape, word and colour, so that none of the three has to be seen. */
-export function RiskBadge({ risk }: { risk: Risk }) {
+/** A level in shape, word and colour, so that none of the three has to be seen; one that is not known looks critical. */
+export function RiskBadge({ risk }: { risk: string }) {
+  const known = isLevel(risk);
   return (
-    <span class={`oa-risk oa-is-${risk}`}>
+    <span class={`oa-risk oa-is-${known ? risk : "critical"}`}>
       <span aria-hidden="true">{MARKS[rank(risk)]} </span>
       <span class="oa-sr">{t("risk.label", { risk: "" })}</span>
-      {t(`risk.${risk}`)}
+      {known ? t(`risk.${risk}`) : <Exact text={risk} />}
     </span>
   );
 }
