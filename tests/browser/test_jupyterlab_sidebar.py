@@ -672,8 +672,8 @@ def test_axe_finds_nothing_on_any_screen(sidebar: Sidebar, page: Page, lab: Lab,
     sidebar.button("New chat").click()
     found += findings(page, "#opsagent-sidebar", "a new chat")
     sidebar.button("Cancel").click()
-    conversation(lab, f"seen by axe in {theme}", ["orders", "\u202eorders"])
-    sidebar.node.locator(".oa-session").filter(has_text=f"axe in {theme}").click(timeout=20_000)
+    conversation(lab, f"seen by axe in {theme} theme", ["orders", "\u202eorders"])
+    sidebar.node.locator(".oa-session").filter(has_text=f"axe in {theme} theme").click(timeout=20_000)
     expect(sidebar.node.locator(".oa-call")).to_have_count(3, timeout=20_000)
     unfold(sidebar.node)
     expect(sidebar.node.locator(".oa-finding").first).to_be_visible()
@@ -695,9 +695,9 @@ def test_axe_finds_nothing_on_any_screen(sidebar: Sidebar, page: Page, lab: Lab,
     expect(page.locator(".oa-audit .oa-details")).to_be_visible()
     found += findings(page, ".oa-audit-widget", "audit")
     found += findings(page, ".oa-status", "status")
-    steps(lab, [f"seen by axe in {theme}", "orders", "\u202eorders"])
+    steps(lab, [f"seen by axe in {theme} theme", "orders", "\u202eorders"])
     sidebar.command("runs")
-    expect(page.locator(".oa-runs tbody tr").filter(has_text=f"axe in {theme}")).to_be_visible(timeout=20_000)
+    expect(page.locator(".oa-runs tbody tr").filter(has_text=f"axe in {theme} theme")).to_be_visible(timeout=20_000)
     found += findings(page, ".oa-runs", "runs")
     assert found == []
 
