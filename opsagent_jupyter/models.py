@@ -330,6 +330,10 @@ class Message(Record):
     created_at: AwareDatetime = Field(default_factory=now)
 
 
+#: The event by which the chain knows that its beginning was removed, and its status, by which it is found.
+PRUNED, PRUNED_STATUS = "audit.pruned", "pruned"
+
+
 class AuditEvent(Record):
     """One record of something asked, decided, run, refused or failed, before the chain gives it its place."""
 

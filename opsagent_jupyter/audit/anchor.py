@@ -13,12 +13,9 @@ from typing import NamedTuple, TypeVar
 from opsagent_jupyter.audit import chain
 from opsagent_jupyter.contracts import Store
 from opsagent_jupyter.errors import AuditTampered
-from opsagent_jupyter.models import AuditRow
+from opsagent_jupyter.models import PRUNED, PRUNED_STATUS, AuditRow
 
 T = TypeVar("T")
-
-#: The event by which the chain knows that its beginning was removed, and its status, by which it is found.
-PRUNED, STATUS = "audit.pruned", "pruned"
 
 
 class Anchor(NamedTuple):
@@ -51,7 +48,7 @@ def anchor_of(store: Store) -> Anchor:
 def prunes_of(store: Store) -> Iterator[Prune]:
     """The prunes that the store's rows record, the newest first."""
     before = None
-    while rows := store.audit_page(before=before, limit=20, filters={"status": STATUS}):
+    while rows := store.audit_page(before=before, limit=20, filters={"status": PRUNED_STATUS}):
         yield from (prune for row in rows if (prune := _prune_of(row)))
         before = rows[-1].seq
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from opsagent_jupyter.audit.anchor import PRUNED, STATUS, anchor_of, prunes_of
+from opsagent_jupyter.audit.anchor import anchor_of, prunes_of
 from opsagent_jupyter.audit.archive import Archive, archive, last_before, verify_archives
 from opsagent_jupyter.audit.archives import hash_at
 from opsagent_jupyter.audit.query import AuditReader, When
 from opsagent_jupyter.contracts import Store
 from opsagent_jupyter.errors import AuditTampered
-from opsagent_jupyter.models import AuditEvent
+from opsagent_jupyter.models import PRUNED, PRUNED_STATUS, AuditEvent
 
 
 class Prunes(Store, Protocol):
@@ -87,7 +87,7 @@ def _record(store: Store, folder: Path, last: int, event: AuditEvent) -> int:
         raise AuditTampered(f"Event {last} is archived otherwise than the store has it.", first_bad=last)
     details = {"last": last, "head": head, "folder": str(folder.absolute())}
     summary = f"events up to {last} were archived and may be removed"
-    pruned = event.model_copy(update={"type": PRUNED, "status": STATUS, "details": details, "summary": summary})
+    pruned = event.model_copy(update={"type": PRUNED, "status": PRUNED_STATUS, "details": details, "summary": summary})
     return store.record(pruned)
 
 

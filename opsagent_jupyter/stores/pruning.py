@@ -8,11 +8,10 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, select
 
 from opsagent_jupyter.errors import StoreError
+from opsagent_jupyter.models import PRUNED, PRUNED_STATUS
 from opsagent_jupyter.stores.tables import plugin_audit_log
 
 LOG = plugin_audit_log.c
-#: The event of a prune (see ``audit/anchor.py``).
-PRUNED, STATUS = "audit.pruned", "pruned"
 
 
 def prune(connection: Connection, record: int, most: int) -> int:
@@ -38,6 +37,6 @@ def _allowed(connection: Connection, record: int) -> tuple[int, str]:
 
 def removed(connection: Connection) -> int:
     """How many rows the beginning lacks because they were pruned; 0 when no prune is recorded."""
-    if connection.execute(select(LOG.seq).where(LOG.status == STATUS).limit(1)).first() is None:
+    if connection.execute(select(LOG.seq).where(LOG.status == PRUNED_STATUS).limit(1)).first() is None:
         return 0
     return int(connection.execute(select(func.min(LOG.seq))).scalar_one()) - 1

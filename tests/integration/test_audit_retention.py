@@ -11,10 +11,11 @@ from datetime import timedelta
 import pytest
 
 from opsagent_jupyter.audit import agreement
-from opsagent_jupyter.audit.anchor import PRUNED, anchor_of
+from opsagent_jupyter.audit.anchor import anchor_of
 from opsagent_jupyter.audit.projection import DuckProjection, memory
 from opsagent_jupyter.audit.retention import prune
 from opsagent_jupyter.errors import AuditError, AuditTampered, StoreError
+from opsagent_jupyter.models import PRUNED
 from opsagent_jupyter.stores.store import open_store
 from tests.audit_log import START, event, fill, reader_of
 
