@@ -6,7 +6,6 @@ The raw side replays the statements that the tool sent, with their values and tr
 
 from __future__ import annotations
 
-import asyncio
 import json
 import statistics
 import sys
@@ -26,7 +25,7 @@ from opsagent_jupyter import OpsAgent
 from opsagent_jupyter.demo.postgres import EmbeddedPostgres
 from opsagent_jupyter.executor import Ask
 from opsagent_jupyter.plugins.postgresql import connection as live
-from opsagent_jupyter.plugins.postgresql import explain
+from opsagent_jupyter.plugins.postgresql import explain, purity
 
 CALLS: dict[str, dict[str, Any]] = {
     "list_indexes": {"table": "bench"},
@@ -51,7 +50,7 @@ def listening(sent: Sent) -> Iterator[None]:
     """Write down what the plugin sends, own words included: they go past psycopg, which forgets its prepared statements
     at a ROLLBACK."""
     fetch, say, simple, parse = live._fetch, live._say, explain._simple, explain._Inside._parse
-    execute = psycopg.AsyncConnection.execute
+    found, execute = purity._found, psycopg.AsyncConnection.execute
 
     async def fetched(connection: Any, statement: Any, values: Any = None) -> Any:
         sent.append(partial(fetch, statement=statement, values=values))
@@ -69,6 +68,11 @@ def listening(sent: Sent) -> Iterator[None]:
         sent.append(lambda connection: parse(replace(inside, conn=connection), types))
         return await parse(inside, types)
 
+    async def reached(connection: Any, source: str, names: Any, **named: Any) -> Any:
+        question = {"question": purity._question_json(names, **named)}
+        sent.append(partial(fetch, statement=purity._query(source), values=question))
+        return await found(connection, source, names, **named)
+
     async def executed(connection: Any, query: Any, params: Any = None, **named: Any) -> Any:
         async def again(other: Any) -> None:
             cursor = await execute(other, query, params, **named)
@@ -79,34 +83,29 @@ def listening(sent: Sent) -> Iterator[None]:
         sent.append(again)
         return await execute(connection, query, params, **named)
 
-    live._fetch, live._say, explain._simple = fetched, said, sent_simply
+    live._fetch, live._say, explain._simple, purity._found = fetched, said, sent_simply, reached
     explain._Inside._parse, psycopg.AsyncConnection.execute = parsed, executed  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
-        live._fetch, live._say, explain._simple = fetch, say, simple
+        live._fetch, live._say, explain._simple, purity._found = fetch, say, simple, found
         explain._Inside._parse, psycopg.AsyncConnection.execute = parse, execute  # type: ignore[method-assign]
 
 
-async def timed(count: int, work: Callable[[], Awaitable[object]]) -> list[float]:
-    """Milliseconds of each of some runs, after a fifth of them to warm up."""
-    found = []
-    for number in range(count + count // 5):
-        started = time.perf_counter()
-        await work()
-        if number >= count // 5:
-            found.append((time.perf_counter() - started) * 1000)
-    return found
-
-
-async def raw(dsn: str, sent: Sent, count: int) -> list[float]:
+async def interleaved(dsn: str, sent: Sent, call: Callable[[], Awaitable[object]], count: int) -> list[list[float]]:
+    """Milliseconds of our calls and of the raw ones, turn by turn on one loop, so that both meet the machine's moods;
+    the first fifth is to warm up."""
+    ours, bare = [], []
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True, row_factory=dict_row) as connection:
-
-        async def replay() -> None:
+        for _ in range(count + count // 5):
+            begun = time.perf_counter()
+            await call()
+            between = time.perf_counter()
             for step in sent:
                 await step(connection)
-
-        return await timed(count, replay)
+            ours.append((between - begun) * 1000)
+            bare.append((time.perf_counter() - between) * 1000)
+    return [ours[count // 5 :], bare[count // 5 :]]
 
 
 def measure(ops: OpsAgent, dsn: str, tool: str, arguments: dict[str, Any], count: int) -> dict[str, float]:
@@ -120,9 +119,13 @@ def measure(ops: OpsAgent, dsn: str, tool: str, arguments: dict[str, Any], count
         ops.runtime.submit(call()).result()
         sent.clear()
         ops.runtime.submit(call()).result()
-    ours = statistics.median(ops.runtime.submit(timed(count, call)).result())
-    bare = statistics.median(asyncio.run(raw(dsn, sent, count)))
-    return {"ours": round(ours, 2), "raw": round(bare, 2), "overhead": round(ours - bare, 2)}
+    ours, bare = ops.runtime.submit(interleaved(dsn, sent, call, count)).result()
+    found = {
+        "ours": statistics.median(ours),
+        "raw": statistics.median(bare),
+        "overhead": statistics.median(one - other for one, other in zip(ours, bare, strict=True)),
+    }
+    return {name: round(value, 2) for name, value in found.items()}
 
 
 def audit_cost(ops: OpsAgent, count: int) -> float:
