@@ -56,11 +56,12 @@ async def get_connection_stats(
     ] = 5.0,
 ) -> Result:
     """Show how many connections are used and by whom, and which sessions are idle in transaction, waiting or running long."""
-    limits = await db.one(query("connection_limits"))
-    groups = await db.rows(query("connections"))
-    sessions = await db.rows(query("sessions"), {"limit": SESSIONS})
-    prepared = await db.rows(query("prepared_transactions"))
-    caps = await db.rows(query("connection_caps"))
+    async with db.together() as reads:
+        limits = await reads.one(query("connection_limits"))
+        groups = await reads.rows(query("connections"))
+        sessions = await reads.rows(query("sessions"), {"limit": SESSIONS})
+        prepared = await reads.rows(query("prepared_transactions"))
+        caps = await reads.rows(query("connection_caps"))
     for row in sessions:
         row["query"] = shown(row["query"])
     blockers = {pid for row in sessions for pid in row["blocked_by"] or ()}

@@ -108,9 +108,10 @@ async def list_indexes(
     table: Annotated[str, Arg("only the indexes of this table", slot="table", example="orders")] = "",
 ) -> Result:
     """List indexes with size and use, and name those that are invalid, duplicate, redundant, unused or bloated."""
-    relation = await names.table(db, table) if table else None
-    age = await db.one(query("statistics_age"))
-    found = await examined(db, relation.oid if relation else None, age)
+    async with db.together() as reads:
+        relation = await names.table(reads, table) if table else None
+        age = await reads.one(query("statistics_age"))
+        found = await examined(reads, relation.oid if relation else None, age)
     rows = [index.row for index in found]
     found.sort(key=lambda index: (_RANKS.index(index.finding), -index.size))
     page = sheet("indexes", _COLUMNS, [_line(index) for index in found], db.limits, {"size": "bytes", "bloat": "bytes"})

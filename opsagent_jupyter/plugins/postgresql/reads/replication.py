@@ -41,13 +41,14 @@ LAG_BYTES, LAG_SECONDS, RETAINED_BYTES = 8 * 1024 * 1024, 2.0, 64 * 1024 * 1024
 )
 async def get_replication_status(db: Database) -> Result:
     """Show standbys with their lag, replication slots and the WAL they retain, and whether archiving works."""
-    recovery = await db.one(query("recovery"))
-    position = (await db.one(query("position")))["position"]
-    slots = await db.rows(query("slots"), {"position": position})
-    own = await db.one(query("standby_self")) if recovery["standby"] else None
-    standbys = [] if own else await db.rows(query("standbys"))
-    archiver = await db.one(query("archiver"))
-    subscriptions = await db.rows(query("subscriptions"))
+    async with db.together() as reads:
+        recovery = await reads.one(query("recovery"))
+        position = (await reads.one(query("position")))["position"]
+        slots = await reads.rows(query("slots"), {"position": position})
+        own = await reads.one(query("standby_self")) if recovery["standby"] else None
+        standbys = [] if own else await reads.rows(query("standbys"))
+        archiver = await reads.one(query("archiver"))
+        subscriptions = await reads.rows(query("subscriptions"))
     hidden = not recovery["reads_stats"]
     tables = [
         *([sheet("standbys", _STANDBYS, standbys, db.limits, _UNITS)] if standbys else []),

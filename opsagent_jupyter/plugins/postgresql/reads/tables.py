@@ -88,11 +88,12 @@ async def get_table_stats(
     limit: Annotated[int, Field(ge=1, le=500), Arg("how many tables, the largest first", slot="number")] = 20,
 ) -> Result:
     """Show size, rows, dead rows, estimated bloat and vacuum state of the largest tables, or of one table."""
-    relation = await names.table(db, table, kinds=("r", "p", "m")) if table else None
-    settings = await db.one(query("vacuum_settings"))
-    states = await examined(db, relation.oid if relation else None, 500 if relation else limit, settings)
+    async with db.together() as reads:
+        relation = await names.table(reads, table, kinds=("r", "p", "m")) if table else None
+        settings = await reads.one(query("vacuum_settings"))
+        states = await examined(reads, relation.oid if relation else None, 500 if relation else limit, settings)
+        holders = await reads.rows(query("horizon")) if any(state.row["dead"] for state in states) else []
     rows = [state.row for state in states]
-    holders = await db.rows(query("horizon")) if any(state.row["dead"] for state in states) else []
     page = sheet("tables", _COLUMNS, [_line(state) for state in states], db.limits, _UNITS)
     sick = sorted((state for state in states if state.findings), key=lambda state: (state.remedy == "", -state.bytes))
     return Result(
