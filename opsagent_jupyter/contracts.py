@@ -46,9 +46,14 @@ class Store(Protocol):
     log_id: str
     """Of the audit log; no other store has it."""
 
+    @property
+    def swift(self) -> bool:
+        """True while a record is likely to take less time than handing it to a thread."""
+
     # -- audit and feed
-    def record(self, *events: AuditEvent) -> int:
-        """Append audit events; return the seq of the last. Durable when it returns."""
+    def record(self, *events: AuditEvent, at_once: bool = False) -> int:
+        """Append audit events; return the seq of the last. Durable when it returns. With ``at_once``, where records are
+        swift, ``StoreLocked`` takes the place of waiting for another writer: then nothing was written."""
 
     def audit_rows(self, after: int, limit: int) -> Sequence[AuditRow]:
         """Return the chain's rows with seq > after, in order, gapless."""

@@ -33,15 +33,21 @@ def instance_of(row: Any) -> Instance:
         raise StoreCorrupt(f"The instance {row.name} cannot be read: {error}.") from None
 
 
+def known(driver: Driver, name: str) -> Instance | None:
+    """Return an instance by name, or else by id; None when there is none."""
+    rows = [_Row._make(row) for row in driver.rows(_KNOWN_AS, {"known": name})]
+    return instance_of(min(rows, key=lambda row: row.name != name)) if rows else None
+
+
 def find(connection: Connection, name: str) -> Instance:
     """Return an instance by name, or else by id."""
-    rows = [_Row._make(row) for row in Driver(connection).rows(_KNOWN_AS, {"known": name})]
-    if not rows:
+    found = known(Driver.of(connection), name)
+    if found is None:
         raise UnknownInstance(
             f"No database {name!r} is attached{near(name, names(connection))}.",
             hint="`%opsagent servers` lists what is attached; `%opsagent attach postgresql|mongodb NAME` attaches one.",
         )
-    return instance_of(min(rows, key=lambda row: row.name != name))
+    return found
 
 
 def names(connection: Connection) -> Sequence[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import lru_cache, reduce
 from typing import Any, NoReturn
@@ -30,11 +30,24 @@ from opsagent_jupyter.models import AuditEvent, AuditRow, FeedEntry, new_id, now
 from opsagent_jupyter.stores import pruning, runbook_steps
 from opsagent_jupyter.stores.documents import spelled
 from opsagent_jupyter.stores.storage import Storage
-from opsagent_jupyter.stores.tables import chain_head, change_feed, plugin_audit_log, sent_moment, storable
+from opsagent_jupyter.stores.tables import (
+    chain_head,
+    change_feed,
+    kept_moment,
+    plugin_audit_log,
+    sent_moment,
+    storable,
+)
 
 HEAD = select(chain_head).where(chain_head.c.id == 1)
 ROW = select(*(plugin_audit_log.c[name] for name in AuditRow._fields))
-ENTRY = select(change_feed)
+_ENTRIES = (
+    select(*(change_feed.c[name] for name in ("seq", "at", "topic", "key", "kind")))
+    .where(change_feed.c.seq > bindparam("after"))
+    .order_by(change_feed.c.seq)
+    .limit(bindparam("most"))
+    .offset(literal_column("0"))
+)
 _MOVED: dict[str, Any] = {name: bindparam(name) for name in ("audit_seq", "audit_hash", "feed_seq")}
 #: The statements of every change.
 _THE_HEAD = chain_head.c.id == literal_column("1")
@@ -47,14 +60,18 @@ _MOVE_AND_NOTIFY = _MOVE.returning(func.pg_notify(bindparam("channel"), bindpara
 class Driver:
     """Sends the statements of every call by the driver itself: SQLAlchemy's way takes longer than SQLite does."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._dialect = connection.dialect
-        self._connection: Any = connection.connection.driver_connection
+    def __init__(self, dialect: Dialect, connection: Any) -> None:
+        self._dialect = dialect
+        self._connection = connection
 
-    def run(self, statement: Any, *rows: Mapping[str, Any]) -> None:
-        """Run a statement once for each row of values."""
-        for row in rows:
-            self._send(statement, row)
+    @classmethod
+    def of(cls, connection: Connection) -> Driver:
+        """The driver below a connection."""
+        return cls(connection.dialect, connection.connection.driver_connection)
+
+    def run(self, statement: Any, *rows: Mapping[str, Any]) -> int:
+        """Run a statement once for each row of values; how many rows it changed."""
+        return sum(self._send(statement, row).rowcount for row in rows)
 
     def rows(self, statement: Any, values: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
         """What a query finds, as the database sends it."""
@@ -77,12 +94,11 @@ def _spelling(statement: Any, dialect: Dialect) -> str:
     return str(statement.compile(dialect=dialect))
 
 
-class Change:
-    """One change in the making. The chain's head is locked from its first moment, so changes come one after another."""
+class Records:
+    """Records in the making. The chain's head is locked from the first moment, so they come one after another."""
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self._driver = Driver(connection)
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
         (head,) = self._driver.rows(_LOCK, {}) or _lost()
         self.at = now()
         self.log_id: str
@@ -110,7 +126,7 @@ class Change:
         )
         self.seq, self._hash = seq, link_hash
         if event.details:
-            runbook_steps.note(self.connection, event, seq)
+            runbook_steps.note(self._driver, event, seq)
         return seq
 
     def announce(self, topic: str, key: str, kind: str) -> None:
@@ -132,9 +148,26 @@ class Change:
             self._driver.run(_MOVE, moved)
 
 
+class Change(Records):
+    """One change in the making, with its records."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(Driver.of(connection))
+        self.connection = connection
+
+
 def channel_of(log_id: str) -> str:
     """The name under which a store's watchers are notified: stores may share a PostgreSQL database."""
     return f"opsagent_{log_id[:16]}"
+
+
+@contextmanager
+def records(storage: Storage, *, at_once: bool = False) -> Iterator[Records]:
+    """One transaction around records that come with no change."""
+    with storage.recording(at_once=at_once) as connection:
+        making = Records(Driver(storage.dialect, connection))
+        yield making
+        making.settle(notify=storage.notifies)
 
 
 @contextmanager
@@ -157,6 +190,8 @@ def _lost() -> NoReturn:
 
 def _body(event: AuditEvent, seq: int, event_id: str) -> str:
     """The hashed text. What a model or a database sends must never keep its own record out of the audit."""
+    with suppress(ValueError):
+        return storable(body_of(event, seq, event_id))
     sent = event.model_copy(update={"arguments": spelled(event.arguments), "details": spelled(event.details)})
     try:
         return storable(body_of(sent, seq, event_id))
@@ -307,9 +342,12 @@ def _time(name: str, value: str) -> datetime:
     return moment
 
 
-def entries_after(connection: Connection, after: int, limit: int) -> Sequence[FeedEntry]:
-    found = ENTRY.where(change_feed.c.seq > after).order_by(change_feed.c.seq).limit(limit)
-    return [FeedEntry.model_construct(**row._mapping) for row in connection.execute(found)]  # noqa: SLF001 - as above
+def entries_after(driver: Driver, after: int, limit: int) -> Sequence[FeedEntry]:
+    found = driver.rows(_ENTRIES, {"after": after, "most": limit})
+    return [
+        FeedEntry.model_construct(seq=seq, at=kept_moment(at), topic=topic, key=key, kind=kind)
+        for seq, at, topic, key, kind in found
+    ]
 
 
 def misfits(connection: Connection) -> Sequence[str]:

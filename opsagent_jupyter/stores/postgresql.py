@@ -74,6 +74,7 @@ class PostgresqlServer:
     kind = "postgresql"
     journal_mode = ""
     notifies = True
+    swift = False
 
     def __init__(self, url: URL, lock_timeout: float) -> None:
         self._url = url
@@ -93,7 +94,8 @@ class PostgresqlServer:
         event.listen(self._writer, "connect", self._prepare)
         self._reader = self._writer.execution_options(isolation_level="AUTOCOMMIT")
         self._snapshots = self._writer.execution_options(isolation_level="REPEATABLE READ")
-        survive_fork(self._writer)
+        self.dialect = self._writer.dialect
+        survive_fork(self)
         self.notices = tuple(self._observations())
 
     def _prepare(self, connection: psycopg.Connection[Any], _record: Any) -> None:
@@ -140,6 +142,16 @@ class PostgresqlServer:
         with self._seam(), self._writer.begin() as connection:
             yield connection
 
+    @contextmanager
+    def recording(self, *, at_once: bool = False) -> Iterator[Any]:  # noqa: ARG002 - a network is never swift
+        with self.writing() as connection:
+            yield connection.connection.driver_connection
+
+    @contextmanager
+    def glancing(self) -> Iterator[Any]:
+        with self.reading() as connection:
+            yield connection.connection.driver_connection
+
     def exclude(self, connection: Connection) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION})
 
@@ -164,6 +176,11 @@ class PostgresqlServer:
 
     def damage(self) -> Sequence[str]:
         return []
+
+    def abandon(self) -> object:
+        pool = self._writer.pool
+        self._writer.dispose(close=False)
+        return pool
 
     def close(self) -> None:
         self._closed = True

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from opsagent_jupyter.models import AuditEvent
 from opsagent_jupyter.stores.tables import approval_requests, runbook_steps
@@ -19,22 +19,35 @@ T, A = runbook_steps, approval_requests
 PLACE = ("runbook", "run", "step")
 #: What begins a call: a step that only reads can be called again, and then stands as the last time.
 BEGINNINGS = ("call.intent", "call.requested", "call.refused")
+#: What every event about a step says of it, and what its beginning says besides.
+FACTS = ("tool", "server", "instance", "approval", "status", "summary")
+_TOLD, _BEGINNING = (*FACTS, "risk", "ended_at"), ("asked_at", "actor_name")
+_KNOWN = update(T).where(T.c.call == bindparam("known"))
+_GONE_ON = _KNOWN.values({name: bindparam(name) for name in _TOLD})
+_BEGUN_AGAIN = _KNOWN.values({name: bindparam(name) for name in (*_TOLD, *_BEGINNING)})
+_BEGUN = insert(T)
 
 
-def note(connection: Connection, event: AuditEvent, seq: int) -> None:
+class Driver(Protocol):
+    """What sends a statement with values and says how many rows it changed."""
+
+    def run(self, statement: Any, *rows: Mapping[str, Any]) -> int: ...
+
+
+def note(driver: Driver, event: AuditEvent, seq: int) -> None:
     """Take down what an event says of a step; nothing when it is about none."""
     place = {name: event.details.get(name) for name in PLACE}
     if not event.call or not all(isinstance(part, str) and part for part in place.values()):
         return
-    names = ("tool", "server", "instance", "approval", "status", "summary")
-    values: dict[str, Any] = {name: getattr(event, name) for name in names}
-    values |= {"risk": str(event.risk or ""), "ended_at": event.at if event.milliseconds is not None else None}
-    if event.type in BEGINNINGS:
-        values |= {"asked_at": event.at, "actor_name": event.actor.name}
-    known = update(T).where(T.c.call == event.call)
-    if connection.execute(known.values(values)).rowcount == 0:
-        begun = {"asked_at": event.at, "actor_name": event.actor.name}
-        connection.execute(insert(T).values(call=event.call, seq=seq, **place, **(begun | values)))
+    facts: dict[str, Any] = {name: getattr(event, name) for name in FACTS}
+    facts |= {"risk": str(event.risk or ""), "ended_at": event.at if event.milliseconds is not None else None}
+    begun = {"asked_at": event.at, "actor_name": event.actor.name}
+    again = event.type in BEGINNINGS
+    changed = driver.run(
+        _BEGUN_AGAIN if again else _GONE_ON, {"known": event.call, **facts, **(begun if again else {})}
+    )
+    if not changed:
+        driver.run(_BEGUN, {"call": event.call, "seq": seq, **place, **begun, **facts})
 
 
 def page(connection: Connection, runbook: str, run: str, limit: int) -> Sequence[StepRecord]:

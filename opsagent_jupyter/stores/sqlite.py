@@ -8,13 +8,13 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.pool import QueuePool
 
 from opsagent_jupyter.errors import (
@@ -32,6 +32,10 @@ from opsagent_jupyter.stores.turns import Turns
 
 #: Seconds between two looks at ``PRAGMA data_version``: 24 ms until a change is seen, 0.3 % of a core.
 LOOK = 0.05
+#: Seconds that the last write may have taken for the next one to be as quick as handing it to a thread.
+SWIFT = 0.003
+#: Milliseconds that SQLite itself waits for a lock.
+PATIENCE = "PRAGMA busy_timeout = {}"
 #: File systems on which SQLite's locks cannot be trusted between machines.
 NETWORK = re.compile(
     r"^(nfs|cifs|smb|9p|afs|ncpfs|fuse\.(sshfs|s3fs|gcsfuse|glusterfs)|ceph|lustre|glusterfs|gpfs|beegfs)"
@@ -94,6 +98,34 @@ class StillFile(sqlite3.Connection):
     """A connection to a file that stands still: good for one use, because somebody may begin to write."""
 
 
+class Kept:
+    """One connection of a pool that is kept for one use after another; after any trouble there is a new one."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._held: Any = None
+
+    @contextmanager
+    def lent(self) -> Iterator[Any]:
+        """Lend it; an open transaction is rolled back with the connection when the use fails."""
+        if self._held is None:
+            self._held = self._engine.raw_connection()
+        connection = self._held.driver_connection
+        try:
+            yield connection
+        except BaseException:
+            self.forget()
+            raise
+        if isinstance(connection, StillFile):
+            self.forget()
+
+    def forget(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            with suppress(DBAPIError, sqlite3.Error):
+                held.invalidate()
+
+
 class SqliteFile:
     """A store in one file, shared by the processes of one machine."""
 
@@ -107,7 +139,7 @@ class SqliteFile:
         self.notices: tuple[str, ...] = ()
         self._lock_timeout = lock_timeout
         self._closed = False
-        self._turns = Turns(path.with_name(path.name + ".lock"), lock_timeout)
+        self._turns = Turns(path.with_name(path.name + ".lock"))
         self._make_file()
         self._file = self._identity()
         self._engine = create_engine(
@@ -125,9 +157,21 @@ class SqliteFile:
         event.listen(self._engine, "checkout", _renew)
         event.listen(self._engine, "begin", _begin)
         self._writer = self._engine.execution_options(begin="BEGIN IMMEDIATE")
+        self._recorder, self._glancer = Kept(self._engine), Kept(self._engine)
+        self._glance = threading.Lock()
+        self._recorded_in = 0.0
         self._snapshots = self._engine.execution_options(begin="BEGIN")
-        survive_fork(self._engine)
+        survive_fork(self)
         self._settle()
+
+    @property
+    def dialect(self) -> Dialect:
+        return self._engine.dialect
+
+    @property
+    def swift(self) -> bool:
+        """In WAL on a local disk that was quick the last time."""
+        return self.journal_mode == "wal" and self._recorded_in < SWIFT
 
     def _make_file(self) -> None:
         """Make folder and file for this user alone. An existing file is never opened here: closing it would drop the
@@ -263,9 +307,34 @@ class SqliteFile:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        with self._turns.turn(), self._seam(), self._writer.begin() as connection:
+        with self._turns.turn(self._lock_timeout), self._seam(), self._writer.begin() as connection:
             self._require_place()
             yield connection
+
+    @contextmanager
+    def recording(self, *, at_once: bool = False) -> Iterator[Any]:
+        """On a kept connection: lending one costs more than SQLite does, and only one writes at a time anyhow."""
+        seconds = 0.0 if at_once else self._lock_timeout
+        with self._turns.turn(seconds), self._seam(), self._recorder.lent() as connection:
+            begun = time.perf_counter()
+            connection.execute(PATIENCE.format(int(seconds * 1000)))
+            connection.execute("BEGIN IMMEDIATE")
+            self._require_place()
+            yield connection
+            connection.execute("COMMIT")
+            self._recorded_in = time.perf_counter() - begun
+
+    @contextmanager
+    def glancing(self) -> Iterator[Any]:
+        if self._glance.acquire(blocking=False):
+            try:
+                with self._seam(), self._glancer.lent() as connection:
+                    yield connection
+            finally:
+                self._glance.release()
+        else:
+            with self.reading() as lent:
+                yield lent.connection.driver_connection
 
     def _require_place(self) -> None:
         """The open file is the one at the path: in WAL SQLite does not look, and nobody would find the record again."""
@@ -316,8 +385,19 @@ class SqliteFile:
             found = connection.exec_driver_sql("PRAGMA quick_check(20)").scalars().all()
         return [] if found == ["ok"] else list(found)
 
+    def abandon(self) -> object:
+        """In a child the turn is free too, whoever of the parent's threads had it."""
+        left = self._engine.pool, self._recorder, self._glancer
+        self._recorder, self._glancer = Kept(self._engine), Kept(self._engine)
+        self._turns, self._glance = Turns(self._turns.path), threading.Lock()
+        self._engine.dispose(close=False)
+        return left
+
     def close(self) -> None:
         self._closed = True
+        with self._turns.here(self._lock_timeout), self._glance:
+            self._recorder.forget()
+            self._glancer.forget()
         self._engine.dispose()
 
 

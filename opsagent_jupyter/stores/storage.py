@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Dialect
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 
@@ -31,14 +31,29 @@ class Storage(Protocol):
     notifies: bool
     """True when a writer tells the watchers itself (``NOTIFY``)."""
 
+    @property
+    def swift(self) -> bool:
+        """True while a record is likely to take less time than handing it to a thread."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """How SQLAlchemy spells for this database."""
+
     def reading(self) -> AbstractContextManager[Connection]:
         """Lend a connection on which each statement stands for itself."""
 
     def snapshot(self) -> AbstractContextManager[Connection]:
         """Lend a connection that sees one moment only."""
 
+    def glancing(self) -> AbstractContextManager[Any]:
+        """Lend the driver's own connection for one quick query: SQLAlchemy's way takes longer than SQLite does."""
+
     def writing(self) -> AbstractContextManager[Connection]:
         """Lend a connection in a write transaction, committed at the end and rolled back on an error."""
+
+    def recording(self, *, at_once: bool = False) -> AbstractContextManager[Any]:
+        """Lend the driver's own connection in a write transaction, like ``writing``. With ``at_once``, where records are
+        swift, ``StoreLocked`` takes the place of waiting for another writer."""
 
     def exclude(self, connection: Connection) -> None:
         """Within a write transaction, keep every other migration out until it ends."""
@@ -51,6 +66,9 @@ class Storage(Protocol):
 
     def damage(self) -> Sequence[str]:
         """What the database itself finds wrong with its files."""
+
+    def abandon(self) -> object:
+        """Forget the connections without closing them, and return them."""
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -88,20 +106,18 @@ def seam(explain: Callable[[BaseException], StoreError]) -> Iterator[None]:
         raise explain(error.orig or error) from None
 
 
-_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_storages: weakref.WeakSet[Storage] = weakref.WeakSet()
 #: A forked child keeps its parent's connections alive without using them: closing them would disturb the parent.
-_left_alone: list[Any] = []
+_left_alone: list[object] = []
 
 
-def survive_fork(engine: Engine) -> None:
+def survive_fork(storage: Storage) -> None:
     """Let a forked child of this process open connections of its own."""
-    _engines.add(engine)
+    _storages.add(storage)
 
 
 def _leave_alone() -> None:
-    for engine in _engines:
-        _left_alone.append(engine.pool)
-        engine.dispose(close=False)
+    _left_alone.extend(storage.abandon() for storage in _storages)
 
 
 if hasattr(os, "register_at_fork"):

@@ -125,14 +125,19 @@ class SharedStore:
 
     # -- audit and feed
 
-    def record(self, *events: AuditEvent) -> int:
+    @property
+    def swift(self) -> bool:
+        """See ``Storage``."""
+        return self._storage.swift
+
+    def record(self, *events: AuditEvent, at_once: bool = False) -> int:
         if not events:
             return self.audit_head()[0]
-        with ledger.change(self._storage) as change:
+        with ledger.records(self._storage, at_once=at_once) as records:
             for event in events:
-                change.audit(event)
-            change.announce("audit", str(change.seq), "recorded")
-        return change.seq
+                records.audit(event)
+            records.announce("audit", str(records.seq), "recorded")
+        return records.seq
 
     def audit_rows(self, after: int, limit: int) -> Sequence[AuditRow]:
         with self._storage.reading() as connection:
@@ -172,8 +177,8 @@ class SharedStore:
         return head.audit_seq, head.audit_hash
 
     def feed(self, after: int, limit: int = 500) -> Sequence[FeedEntry]:
-        with self._storage.reading() as connection:
-            return ledger.entries_after(connection, after, limit)
+        with self._storage.glancing() as connection:
+            return ledger.entries_after(ledger.Driver(self._storage.dialect, connection), after, limit)
 
     def feed_head(self) -> int:
         with self._storage.reading() as connection:
@@ -193,6 +198,10 @@ class SharedStore:
             instances.remove(change, name, event)
 
     def instance(self, name: str) -> Instance:
+        with self._storage.glancing() as connection:
+            found = instances.known(ledger.Driver(self._storage.dialect, connection), name)
+        if found is not None:
+            return found
         with self._storage.reading() as connection:
             return instances.find(connection, name)
 

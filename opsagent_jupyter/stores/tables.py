@@ -31,6 +31,8 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 def storable(text: str) -> str:
     """The text with U+FFFD for every character that a database cannot keep."""
+    if text.isascii() and "\0" not in text:  # nearly all: the pattern would read every letter
+        return text
     return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
@@ -53,6 +55,11 @@ def sent_moment(value: datetime, dialect: Dialect) -> datetime | str:
     return moment if dialect.name == "postgresql" else moment.isoformat(timespec="microseconds")
 
 
+def kept_moment(value: datetime | str) -> datetime:
+    """A time as it comes from the driver, in UTC."""
+    return (value if isinstance(value, datetime) else datetime.fromisoformat(value)).astimezone(UTC)
+
+
 class Moment(TypeDecorator[datetime]):
     """A time in UTC that compares right, to the microsecond: timestamptz, or on SQLite ISO-8601 of fixed width."""
 
@@ -68,9 +75,7 @@ class Moment(TypeDecorator[datetime]):
         return sent_moment(value, dialect)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - as above
-        if value is None:
-            return None
-        return (value if isinstance(value, datetime) else datetime.fromisoformat(value)).astimezone(UTC)
+        return None if value is None else kept_moment(value)
 
 
 #: 64 bits on both: SQLite wants the plain word to use it as the row's own number.

@@ -22,79 +22,86 @@ if sys.platform != "win32":
 class Turns:
     """A lock file beside the store, held for the length of one write. It only orders; SQLite does the protecting."""
 
-    def __init__(self, path: Path, timeout: float) -> None:
-        self._path = path
-        self._timeout = timeout
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._here = threading.Lock()
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait for the turn, first among the threads of this process, then among the processes."""
-        deadline = time.monotonic() + self._timeout
-        if not self._here.acquire(timeout=self._timeout):
-            raise StoreLocked(f"Other threads of this process hold the store locked: {self._path}.")
+    def turn(self, timeout: float) -> Iterator[None]:
+        """Wait so many seconds for the turn, first among the threads of this process, then among the processes."""
+        deadline = time.monotonic() + timeout
+        with self.here(timeout), self._among_processes(deadline):
+            yield
+
+    @contextmanager
+    def here(self, timeout: float) -> Iterator[None]:
+        """Wait so many seconds for the turn among the threads of this process."""
+        if not self._here.acquire(timeout=timeout):
+            raise StoreLocked(f"Other threads of this process hold the store locked: {self.path}.")
         try:
-            with self._among_processes(deadline):
-                yield
+            yield
         finally:
             self._here.release()
 
     @contextmanager
     def _among_processes(self, deadline: float) -> Iterator[None]:
+        """The file is opened anew for each turn, because a forked child would share the lock of an open one."""
         try:
-            ticket = Ticket(self._path)
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError:  # no lock file can be made here: SQLite refuses the write, and says why
             yield
             return
+        ticket = None
         try:
-            if not ticket.obtain(deadline - time.monotonic()):
-                raise StoreLocked(f"Another process holds the store locked: {self._path}.")
+            if not lock(file, waiting=False):
+                ticket = Ticket(file)
+                if not ticket.obtain(deadline - time.monotonic()):
+                    raise StoreLocked(f"Another process holds the store locked: {self.path}.")
             yield
         finally:
-            ticket.give_back()
+            if ticket is None:
+                os.close(file)
+            else:
+                ticket.give_back()
+
+
+def lock(file: int, *, waiting: bool) -> bool:
+    """Lock an open file; False when somebody else has it. Where there are no such locks it counts as locked: then
+    SQLite's own waiting has to do."""
+    try:
+        if sys.platform != "win32":
+            fcntl.flock(file, fcntl.LOCK_EX if waiting else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 class Ticket(threading.Thread):
     """One place in the kernel's queue for a file lock. Only a blocking wait is served in order, and only a thread can
-    be left behind in one: it gives the lock back as soon as it gets it.
+    be left behind in one: it gives the lock back as soon as it gets it."""
 
-    The file is opened anew for each ticket, because a forked child would share the lock of an open one.
-    """
-
-    def __init__(self, path: Path) -> None:
+    def __init__(self, file: int) -> None:
         super().__init__(name="opsagent-turn", daemon=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._file = file
         self._served = threading.Event()
         self._ending = threading.Lock()
         self._left = False
 
     def obtain(self, seconds: float) -> bool:
         """Wait for the lock so long; False when the time was too short."""
-        if not self._lock(waiting=False):
+        if seconds > 0:
             self.start()
-            self._served.wait(max(seconds, 0.0))
+            self._served.wait(seconds)
         return self._served.is_set()
 
     def run(self) -> None:
-        self._lock(waiting=True)
+        lock(self._file, waiting=True)
+        self._served.set()
         with self._ending:
             if self._left:
                 os.close(self._file)
-
-    def _lock(self, *, waiting: bool) -> bool:
-        """Where there are no such locks it counts as served: then SQLite's own waiting has to do."""
-        try:
-            if sys.platform != "win32":
-                fcntl.flock(self._file, fcntl.LOCK_EX if waiting else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return self._serve()
-        return self._serve()
-
-    def _serve(self) -> bool:
-        self._served.set()
-        return True
 
     def give_back(self) -> None:
         with self._ending:

@@ -11,6 +11,8 @@ from functools import partial
 from opsagent_jupyter.errors import StoreError
 from opsagent_jupyter.models import FeedEntry
 
+#: Entries that are read at a time.
+PAGE = 500
 #: Seconds until a store that did not answer is asked again.
 PATIENCE = 1.0
 
@@ -60,7 +62,7 @@ class Watch:
 
     def __init__(
         self,
-        read: Callable[[int], Sequence[FeedEntry]],
+        read: Callable[[int, int], Sequence[FeedEntry]],
         changes: Callable[[threading.Event], Iterator[None]],
     ) -> None:
         self._read = read
@@ -77,10 +79,13 @@ class Watch:
             while True:
                 await bell.wait()
                 bell.clear()
-                while not pulse.stopping.is_set() and (batch := await self._next(after)):
+                full = True
+                while full and not pulse.stopping.is_set():
+                    batch = await self._next(after)
                     for entry in batch:
                         yield entry
-                    after = batch[-1].seq
+                        after = entry.seq
+                    full = len(batch) == PAGE  # what comes after a page that is not full rings again
                 if pulse.failure:
                     raise pulse.failure
                 if pulse.stopping.is_set():
@@ -92,7 +97,7 @@ class Watch:
     async def _next(self, after: int) -> Sequence[FeedEntry]:
         while True:
             try:
-                return await asyncio.to_thread(self._read, after)
+                return await asyncio.to_thread(self._read, after, PAGE)
             except StoreError as error:
                 if not error.retryable:
                     raise

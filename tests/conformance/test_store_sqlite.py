@@ -201,7 +201,7 @@ def test_a_store_takes_turns_with_a_stopped_writer_only_so_long(file: Path, url:
     entered, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with open_store(url)._storage._turns.turn():
+        with open_store(url)._storage._turns.turn(10):
             entered.set()
             leave.wait(10)
 

@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, text
 from sqlalchemy import event as hooks
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from opsagent_jupyter.demo.postgres import free_port
@@ -279,10 +280,10 @@ def test_a_full_disk_refuses_the_record_and_loses_none(file: Path) -> None:
     store = open_store(f"sqlite:///{file}")
     pages = {"most": 100}
 
-    def limit(connection: Connection) -> None:
-        connection.connection.execute(f"PRAGMA max_page_count = {pages['most']}")
+    def limit(connection: Any, *_: object) -> None:
+        connection.execute(f"PRAGMA max_page_count = {pages['most']}")
 
-    hooks.listen(store._storage._engine, "engine_connect", limit)
+    hooks.listen(store._storage._engine, "checkout", limit)
     assert refuses(StoreFull, lambda: fill(store)).retryable
     kept = verified(store)
     assert kept == gapless(store) > 10

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from opsagent_jupyter.api import Call, OpsAgent
-from opsagent_jupyter.errors import AlreadyDecided, CallRefused, ReasonRequired
-from opsagent_jupyter.executor import Grant
+from opsagent_jupyter.errors import AlreadyDecided, CallRefused, ReasonRequired, StoreLocked
+from opsagent_jupyter.executor import Ask, Grant
 from opsagent_jupyter.lifecycle import ApprovalState
 from opsagent_jupyter.models import Risk
+from opsagent_jupyter.stores.store import SharedStore
 from tests.ledger_plugin import Ledger, plugin
 
 
@@ -235,3 +238,30 @@ def test_attaching_keeps_what_the_plugin_offers(ops: OpsAgent) -> None:
         "risk": "medium",
         "changes": True,
     } in kept["tools"]
+
+
+def test_a_read_waits_aside_for_whoever_holds_the_store(ops: OpsAgent) -> None:
+    """A record that cannot be written at once is written on a thread: the loop goes on, and both records are there."""
+    store = ops.runtime.store
+    assert isinstance(store, SharedStore)
+    store.record(ops.runtime.event("bench", ops.actor))  # the first write of a store may be slow, this one is not
+    with store._storage._turns.turn(10):  # type: ignore[attr-defined]
+        with pytest.raises(StoreLocked):
+            store.record(ops.runtime.event("bench", ops.actor), at_once=True)
+        asking = ops.runtime.submit(
+            ops.runtime.executor.submit(Ask("ledger.list_marks", {}, store.instances()[0].name), ops.actor)
+        )
+        assert ops.runtime.call(asyncio.sleep(0.1, "the loop goes on")) == "the loop goes on"
+        assert not asking.done()
+    assert asking.result(10).status == "succeeded"
+    assert types(ops)[-2:] == ["call.intent", "call.outcome"]
+
+
+def test_records_leave_the_loop_alone_while_the_disk_is_slow(ops: OpsAgent) -> None:
+    """One slow write sends the next ones to a thread, and one quick write brings them back."""
+    storage: Any = ops.runtime.store._storage  # type: ignore[attr-defined]
+    ops.run("list_marks")
+    storage._recorded_in = 0.5
+    assert not ops.runtime.store.swift
+    ops.run("list_marks")
+    assert ops.runtime.store.swift is (storage.journal_mode == "wal")
