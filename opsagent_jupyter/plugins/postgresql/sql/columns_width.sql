@@ -4,7 +4,11 @@ SELECT pg_catalog.count(*)::int AS known,
        coalesce(pg_catalog.bool_and(a.atttypid NOT IN (700, 701, 1700, 3802)), false) AS merges
 FROM pg_catalog.pg_class AS c
 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attname = ANY (%(columns)s)
-JOIN pg_catalog.pg_stats AS s
-  ON s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = a.attname
-WHERE c.oid = %(table)s AND s.inherited = (c.relkind = 'p')
+JOIN LATERAL (
+    SELECT attname, null_frac, avg_width, n_distinct
+    FROM pg_catalog.pg_stats
+    WHERE schemaname = n.nspname AND tablename = c.relname AND inherited = (c.relkind = 'p')
+    OFFSET 0
+) AS s ON true
+JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attname = s.attname AND a.attname = ANY (%(columns)s)
+WHERE c.oid = %(table)s

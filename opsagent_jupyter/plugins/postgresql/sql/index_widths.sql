@@ -1,5 +1,6 @@
 -- What the planner knows of an index's columns: mean width of an entry, distinct values, and whether a btree of them
--- can keep equal values once (not for numeric, float and jsonb, nor with INCLUDE).
+-- can keep equal values once (not for numeric, float and jsonb, nor with INCLUDE). The statistics are looked up table by
+-- table (OFFSET 0): joined, the planner walks those of the whole database.
 SELECT i.indexrelid::int8 AS oid,
        pg_catalog.count(*)::int AS known,
        pg_catalog.sum((1 - s.null_frac) * s.avg_width)::float8 AS width,
@@ -11,8 +12,12 @@ FROM pg_catalog.pg_index AS i
 JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
 JOIN pg_catalog.pg_class AS t ON t.oid = i.indrelid
 JOIN pg_catalog.pg_namespace AS n ON n.oid = t.relnamespace
-JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
-JOIN pg_catalog.pg_stats AS s
-  ON s.schemaname = n.nspname AND s.tablename = t.relname AND s.attname = a.attname AND NOT s.inherited
+JOIN LATERAL (
+    SELECT attname, null_frac, avg_width, n_distinct
+    FROM pg_catalog.pg_stats
+    WHERE schemaname = n.nspname AND tablename = t.relname AND NOT inherited
+    OFFSET 0
+) AS s ON true
+JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) AND a.attname = s.attname
 WHERE i.indexrelid = ANY (%(oids)s::oid[])
 GROUP BY i.indexrelid, i.indnatts, i.indnkeyatts, c.reloptions
