@@ -6,31 +6,17 @@ import multiprocessing
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from opsagent_jupyter.api import OpsAgent
 from opsagent_jupyter.credentials import new_key
-from opsagent_jupyter.demo.postgres import EmbeddedPostgres
 from tests.faults.executing_child import POINTS, execute
 from tests.ledger_plugin import Ledger, plugin
-from tests.postgres import new_database
 
 KILLS = 200
 BATCH = 20
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def shared_store(request: pytest.FixtureRequest, store_url: str) -> Iterator[str]:
-    """The URL of a store of each kind."""
-    if request.param == "sqlite":
-        yield store_url
-        return
-    server: EmbeddedPostgres = request.getfixturevalue("pg18")
-    with new_database(server) as dsn:
-        yield dsn.replace("postgresql://", "postgresql+psycopg://", 1)
 
 
 def test_nothing_runs_twice_and_nothing_that_ran_is_called_failed(

@@ -25,14 +25,12 @@ import pytest
 from opsagent_jupyter.agent.transcript import read_answer
 from opsagent_jupyter.api import ENDED, OpsAgent
 from opsagent_jupyter.credentials import new_key
-from opsagent_jupyter.demo.postgres import EmbeddedPostgres
 from opsagent_jupyter.errors import ApprovalError
 from opsagent_jupyter.lifecycle import ApprovalState
 from opsagent_jupyter.models import Message
 from tests.faults.conversing_child import INSIDE, LEASE, OUTSIDE, converse
 from tests.ledger_plugin import Ledger, plugin
 from tests.model_server import Server, Turn, serving
-from tests.postgres import new_database
 
 log = logging.getLogger(__name__)
 #: Kills, both stores together.
@@ -221,17 +219,6 @@ def require_no_repetition(ops: OpsAgent, ledger_file: Path) -> None:
 
 
 # -- the test ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def shared_store(request: pytest.FixtureRequest, store_url: str) -> Iterator[str]:
-    """The URL of a store of each kind."""
-    if request.param == "sqlite":
-        yield store_url
-        return
-    server: EmbeddedPostgres = request.getfixturevalue("pg18")
-    with new_database(server) as dsn:
-        yield dsn.replace("postgresql://", "postgresql+psycopg://", 1)
 
 
 @contextmanager
