@@ -395,8 +395,9 @@ class SqliteFile:
 
     def close(self) -> None:
         self._closed = True
-        with self._turns.here(self._lock_timeout), self._glance:
+        with suppress(StoreLocked), self._turns.here(self._lock_timeout):  # a record that hangs keeps its connection
             self._recorder.forget()
+        with self._glance:
             self._glancer.forget()
         self._engine.dispose()
 

@@ -75,6 +75,26 @@ async def test_everything_sick_is_found_with_its_fix(sick):
 
 
 @on_loop
+async def test_a_recorded_scan_that_an_index_serves_now_is_no_defect(sick):
+    """The profiler keeps what was: once the index is there the finding says so, asks for nothing, and is a defect again
+    when the index is hidden."""
+    with connected(sick) as client:
+        place = client.get_default_database()
+        place.orders.create_index([("cust", 1), ("ts", -1)], name="by_customer")
+        try:
+            async with attached(sick) as db:
+                (served,) = found(await read(db, "diagnose"), "missing_index")
+                place.command("collMod", "orders", index={"name": "by_customer", "hidden": True})
+                (hidden,) = found(await read(db, "diagnose"), "missing_index")
+        finally:
+            place.orders.drop_index("by_customer")
+    assert (served["severity"], served["fix"]) == ("info", None)
+    assert "by_customer {cust: 1, ts: -1} serves it now" in served["advice"]
+    assert hidden["severity"] in ("high", "medium")
+    assert hidden["fix"]
+
+
+@on_loop
 async def test_every_fix_is_a_call_that_its_tool_takes(sick):
     """Arguments of the ready calls are valid for the tools that they name."""
     async with attached(sick) as db:

@@ -123,13 +123,19 @@ def _place(field: str, condition: Any, equal: list[str], ranges: list[str]) -> N
         ranges.append(field)
 
 
+def serving(wanted_: Wanted, existing: Sequence[names.Index]) -> names.Index | None:
+    """The index that begins as is wanted, if there is one that queries may use."""
+    key = wanted_.key
+    return next((index for index in existing if index.key[: len(key)] == key and not index.option("hidden")), None)
+
+
 def suggestion(
     target: names.Collection, wanted_: Wanted, existing: Sequence[names.Index], why: str
 ) -> Suggestion | None:
     """The ready call that builds it; None when an index that begins so is there already."""
-    key = wanted_.key
-    if any(index.key[: len(key)] == key and not index.option("hidden") for index in existing):
+    if serving(wanted_, existing):
         return None
+    key = wanted_.key
     return Suggestion(
         tool="mongodb.create_index",
         arguments={

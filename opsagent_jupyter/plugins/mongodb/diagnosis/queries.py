@@ -8,7 +8,8 @@ from opsagent_jupyter.models import Suggestion
 from opsagent_jupyter.plugins.findings import Finding, Severity, Survey
 from opsagent_jupyter.plugins.mongodb.connection import SHARDED, Database
 from opsagent_jupyter.plugins.mongodb.diagnosis import scope
-from opsagent_jupyter.plugins.mongodb.reads.profiler import Kind, Recording, recorded, suggested
+from opsagent_jupyter.plugins.mongodb.names import Index
+from opsagent_jupyter.plugins.mongodb.reads.profiler import Kind, Recording, recorded, remedy
 from opsagent_jupyter.plugins.wording import count, milliseconds, plural
 
 #: Mean milliseconds of a scan, or documents that it examines each time, from which on it is a serious case.
@@ -29,25 +30,32 @@ async def survey(db: Database) -> Survey:
 async def _of_database(db: Database, place: str) -> AsyncIterator[Finding]:
     found = await recorded(db, place)
     for kind in [kind for kind in found.kinds if kind.wasteful][:TOLD]:
-        yield _scan(kind, found, await suggested(db, place, kind))
+        yield _scan(kind, found, *await remedy(db, place, kind))
     if found.level == 0:
         yield _not_recorded(place)
     if found.level == 2:
         yield _everything(place, found)
 
 
-def _scan(kind: Kind, found: Recording, fix: Suggestion | None) -> Finding:
+def _scan(kind: Kind, found: Recording, fix: Suggestion | None, serving: Index | None) -> Finding:
     times, examined = len(kind.rows), kind.total("docsExamined")
     mean = kind.millis / times
+    severity = Severity.HIGH if mean >= SLOW or examined / times >= MANY else Severity.MEDIUM
     advice = (
         "Build the index: it follows equality, sort and range of the query." if fix else "Explain it: explain_query."
     )
+    if serving:  # the profiler says what was, not what would be now
+        severity = Severity.INFO
+        advice = (
+            f"The index {serving.name} {serving.written} serves it now. If it is still slow, explain it: explain_query."
+        )
     return Finding(
         kind="missing_index",
-        severity=Severity.HIGH if mean >= SLOW or examined / times >= MANY else Severity.MEDIUM,
-        confidence="likely",
+        severity=severity,
+        confidence="possible" if serving else "likely",
         subject=f"{kind.namespace} {kind.shape}",
-        title=f"{kind.shape} scans all of {kind.collection}, {plural(times, 'time')} at {milliseconds(mean)}",
+        title=f"{kind.shape} {'scanned' if serving else 'scans'} all of {kind.collection}, {plural(times, 'time')} at "
+        f"{milliseconds(mean)}",
         evidence=(
             f"examined {count(examined)} documents to return {count(kind.returned)}",
             f"recorded by the profiler of {found.database}",

@@ -220,16 +220,22 @@ def _plan(row: Document) -> str:
 
 async def suggested(db: Database, database: str, kind: Kind) -> Suggestion | None:
     """The index that would spare the scan, when there is one to be named and none like it exists."""
+    return (await remedy(db, database, kind))[0]
+
+
+async def remedy(db: Database, database: str, kind: Kind) -> tuple[Suggestion | None, names.Index | None]:
+    """The index that would spare the scan, as a call that builds it, or as it is there already; neither when none can be
+    named."""
     wanted = indexing.wanted(kind.command)
     if not wanted or not kind.collection:
-        return None
+        return None, None
     try:
         target = await names.collection(db, kind.collection, database, views=False)
         existing = await names.indexes(db, target)
     except OpsAgentError:
-        return None
+        return None, None
     why = f"{plural(len(kind.rows), 'recorded query', 'recorded queries')} scanned all of {kind.collection}"
-    return indexing.suggestion(target, wanted, existing, why)
+    return indexing.suggestion(target, wanted, existing, why), indexing.serving(wanted, existing)
 
 
 # -- words
