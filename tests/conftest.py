@@ -11,6 +11,10 @@ import pytest
 from opsagent_jupyter.api import OpsAgent
 from tests.ledger_plugin import plugin as ledger
 
+#: No test, and no process that one starts, uses the OS keyring of the machine, nor one that another test has made for itself:
+#: keyring takes whatever class was registered in the process when it is first asked.
+os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
+
 pytest_plugins = ["tests.postgres", "tests.mongo", "tests.shifts"]
 
 
