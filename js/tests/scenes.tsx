@@ -66,7 +66,7 @@ function request(name: string, text: string): Approval {
 const RUNNING = ["pending", "approved", "executing", "succeeded", "failed", "unknown", "refused", "rejected"];
 
 /** A step whose every word is this text. */
-function step(text: string, changes: Partial<RunbookStep>): RunbookStep {
+export function step(text: string, changes: Partial<RunbookStep>): RunbookStep {
   return {
     runbook: text,
     run: text,

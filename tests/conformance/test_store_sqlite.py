@@ -195,6 +195,23 @@ def test_a_forked_child_opens_connections_of_its_own(url: str, opener) -> None:
     store.close()
 
 
+def test_a_child_writes_although_a_thread_of_its_parent_was_writing(url: str) -> None:
+    """The turn among threads is free in the child: nobody there would give it back."""
+    store = open_store(url, lock_timeout=5.0)
+    with store._storage._turns.here(1.0):
+        child = os.fork()
+        if child == 0:
+            try:
+                store.record(event())
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    store.record(event())
+    assert verified(store) == 2
+    store.close()
+
+
 def test_a_store_takes_turns_with_a_stopped_writer_only_so_long(file: Path, url: str) -> None:
     """Whoever holds the turn and does nothing cannot hold up the others for ever, and leaves no trace in them."""
     store = open_store(url, lock_timeout=0.3)

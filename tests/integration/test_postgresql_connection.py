@@ -366,3 +366,24 @@ async def test_sessions_carry_the_name_of_the_instance(database):
             "SELECT current_setting('application_name') AS name, current_setting('transaction_read_only') AS ro"
         )
     assert row == {"name": "opsagent:stage", "ro": "on"}
+
+
+@on_loop
+async def test_reads_together_share_a_transaction_that_an_error_does_not_end(database):
+    """One process of the server and one transaction for all; after an error the next read has a new one, and the connection
+    comes back idle."""
+    seen = "SELECT pg_backend_pid() AS pid, now() AS begun"
+    async with attached(database) as db:
+        async with db.together() as reads:
+            first, second = await reads.one(seen), await reads.one(seen)
+            with pytest.raises(DatabaseError):
+                await reads.one("SELECT 1 / 0 AS nothing")
+            third = await reads.one(seen)
+            with pytest.raises(DatabaseError):
+                await reads.rows("CREATE TABLE t (a int)")
+        assert first == second
+        assert third["pid"] == first["pid"]
+        assert third["begun"] > first["begun"]
+        after = await db.one(seen)
+        assert after["pid"] == first["pid"]
+        assert after["begun"] > third["begun"]

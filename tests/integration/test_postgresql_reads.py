@@ -12,6 +12,7 @@ from opsagent_jupyter.errors import InvalidArguments, MissingRight, Precondition
 from opsagent_jupyter.models import Result, Risk
 from opsagent_jupyter.plugin import Limits
 from opsagent_jupyter.plugins.postgresql import plugin
+from opsagent_jupyter.plugins.postgresql.queries import query
 from tests.integration.postgresql_stage import (
     OBSERVER,
     attached,
@@ -646,3 +647,24 @@ async def test_a_table_without_select_is_a_missing_right(database):
             with pytest.raises(MissingRight, match=r"GRANT SELECT ON public\.orders") as refusal:
                 await read(db, "explain_query", sql="SELECT * FROM orders")
     assert "SELECT" in refusal.value.facts["right"]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("table_widths", {"oids": "SELECT array_agg(oid) FROM pg_class WHERE relname = 't7'"}),
+        ("index_widths", {"oids": "SELECT array_agg(indexrelid) FROM pg_index WHERE indrelid = 't7'::regclass"}),
+        ("columns_width", {"table": "SELECT 't7'::regclass::oid", "columns": "SELECT ARRAY['a', 'b']"}),
+    ],
+)
+def test_statistics_of_one_table_do_not_cost_those_of_all(database, name, values):
+    """The planner's statistics are found by their index: a database with thousands of tables must not be walked for one."""
+    make = "CREATE TABLE t{0} (a int PRIMARY KEY, b int); INSERT INTO t{0} VALUES (1, 1), (2, 2);"
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("".join(make.format(number) for number in range(60)))
+        connection.execute("ANALYZE")
+        given = {key: connection.execute(question).fetchone()[0] for key, question in values.items()}
+        found = connection.execute(query(name), given).fetchall()
+        plan = [line for (line,) in connection.execute(f"EXPLAIN {query(name)}", given)]
+    assert found
+    assert not [line for line in plan if "Seq Scan on pg_statistic" in line]

@@ -4,13 +4,14 @@ import axe from "axe-core";
 import { afterEach, expect, test } from "vitest";
 import { office } from "../../tests/desk";
 import { approval } from "../../tests/golden";
+import { step as stepSaying } from "../../tests/scenes";
 import type { RunbookStep } from "../client/rest";
 import { grouped } from "./runs";
 
 afterEach(cleanup);
 
-function step(name: string, changes: Partial<RunbookStep> = {}): RunbookStep {
-  return {
+const step = (name: string, changes: Partial<RunbookStep> = {}) =>
+  stepSaying("done", {
     runbook: "a1b2c3d4e5f60718",
     run: "nightly",
     step: name,
@@ -18,19 +19,9 @@ function step(name: string, changes: Partial<RunbookStep> = {}): RunbookStep {
     tool: "ledger.add_mark",
     server: "demo",
     instance: "books",
-    risk: "medium",
-    state: "succeeded",
     decided_by: "Alice",
-    asked_at: "2026-11-23T10:00:00Z",
-    decided_at: "2026-11-23T10:00:05Z",
-    began_at: "2026-11-23T10:00:05Z",
-    ended_at: "2026-11-23T10:03:10Z",
-    approval: "b".repeat(32),
-    vetting: "",
-    summary: "done",
     ...changes,
-  };
-}
+  });
 
 const row = (name: string) => screen.getByRole("rowheader", { name }).closest("tr") as HTMLElement;
 
