@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 
 from opsagent_jupyter.contracts import Plugins, Store, Vault
@@ -36,6 +36,10 @@ class LiveConnections:
         """Strike every known secret, and what looks like one, out of a text."""
         return self._redactor.redact(text)
 
+    def all_clean(self, texts: Collection[str]) -> bool:
+        """Whether none of these texts holds a secret; False may also mean that each has to be looked at by itself."""
+        return self._redactor.all_clean(texts)
+
     @asynccontextmanager
     async def use(self, instance: Instance) -> AsyncIterator[Connection]:
         """Lend the instance's connection, opening it first when there is none; a broken one is not lent again."""
@@ -48,6 +52,8 @@ class LiveConnections:
             raise
 
     async def _connected(self, instance: Instance) -> Connection:
+        if instance.id in self._open:
+            return self._open[instance.id]
         async with self._opening.setdefault(instance.id, asyncio.Lock()):
             if instance.id not in self._open:
                 self._open[instance.id] = await self._connect(instance)

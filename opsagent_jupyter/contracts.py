@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeVar
@@ -252,6 +252,9 @@ class Connections(Protocol):
 
     def redact(self, text: str) -> str:
         """Strike every known secret out of a text."""
+
+    def all_clean(self, texts: Collection[str]) -> bool:
+        """Whether none of these texts holds a secret; False may also mean that each has to be looked at by itself."""
 
 
 class Projection(Protocol):

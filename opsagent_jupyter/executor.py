@@ -20,6 +20,8 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
+from pydantic import BaseModel
+
 from opsagent_jupyter.contracts import ONE_TIME, Connections, Plugins, Store, Vault
 from opsagent_jupyter.errors import (
     AlreadyDecided,
@@ -957,6 +959,8 @@ class Executor:
 
     def _clean_result(self, result: Result) -> Result:
         """A result without secrets: a database's statements and names can hold some."""
+        if self.connections.all_clean(texts_of(result)):
+            return result
         shape = result.model_dump()
         clean = struck(shape, self._clean)
         return result if clean == shape else Result.model_validate(clean)
@@ -986,6 +990,24 @@ class Executor:
         except ValueError:  # NaN among the figures must not cost the outcome
             return Effect(state=cleaned.state, summary=cleaned.summary, error_code=cleaned.error_code, residue=residue)
         return cleaned
+
+
+def texts_of(value: Any) -> list[str]:
+    """Every text in a model of JSON-shaped values, names included."""
+    found: list[str] = []
+    rest: list[Any] = [value]
+    while rest:
+        item = rest.pop()
+        if isinstance(item, str):
+            found.append(item)
+        elif isinstance(item, dict):
+            found.extend(item)
+            rest.extend(item.values())
+        elif isinstance(item, list | tuple):
+            rest.extend(item)
+        elif isinstance(item, BaseModel):
+            rest.extend(item.__dict__.values())
+    return found
 
 
 def struck(value: Any, redact: Callable[[str], str]) -> Any:

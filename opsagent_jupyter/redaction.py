@@ -12,7 +12,7 @@ import json
 import re
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NoReturn
 from urllib.parse import quote, quote_plus
 
@@ -27,6 +27,9 @@ SHORTEST = 4
 REMEMBERED, MOST_REMEMBERED = 200, 5_000
 #: Pieces of base64 that are shorter turn up by chance.
 SHORTEST_PIECE = 6
+#: Between texts that are looked at together: a line feed bounds a word as the end of a text does, and nothing that an
+#: expression takes for harmless goes on beyond a NUL.
+_BOUND = "\n\0\n"
 #: Values that are nested deeper are withheld.
 DEEPEST = 100
 
@@ -122,6 +125,25 @@ class Redactor:
             return text
         except Exception:  # noqa: BLE001 - fail closed: whatever went wrong, the text does not pass
             return WITHHELD
+
+    def all_clean(self, texts: Collection[str]) -> bool:
+        """Whether none of these texts holds a secret, by one look at all of them; False may also mean that each has to be
+        looked at by itself."""
+        clean = self._clean
+        unseen = {*texts} - clean
+        if not unseen:
+            return True
+        joined = _BOUND.join(unseen)
+        try:
+            if len(joined.lower()) != len(joined) or self._known(joined) or _likely(joined):
+                return False
+        except Exception:  # noqa: BLE001 - fail closed: whatever went wrong, each of them is looked at
+            return False
+        short = [text for text in unseen if len(text) <= REMEMBERED][:MOST_REMEMBERED]
+        if len(clean) + len(short) > MOST_REMEMBERED:
+            clean.clear()
+        clean.update(short)
+        return True
 
     def redact_json(self, value: Json) -> Json:
         """Return a JSON value without its secrets; under a name such as "password" everything is struck."""

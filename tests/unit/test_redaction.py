@@ -367,3 +367,54 @@ def test_what_is_remembered_as_clean_has_an_end() -> None:
     for number in range(2 * redaction.MOST_REMEMBERED):
         redactor.redact(f"name {number}")
     assert len(redactor._clean) <= redaction.MOST_REMEMBERED
+    for start in range(0, 4 * redaction.MOST_REMEMBERED, 3_000):
+        assert redactor.all_clean([f"other {start + number}" for number in range(2 * redaction.MOST_REMEMBERED)])
+        assert len(redactor._clean) <= redaction.MOST_REMEMBERED
+
+
+_SECRETS = ["Zeppelin-7", "x1y", "\u00e9clair!", "two\nlines"]
+#: Pieces that an expression for secrets, or for what looks like one and is none, could put together.
+_PIECES = [
+    *LIKELY,
+    *_SECRETS,
+    "secret_key: 1",
+    ", 2",
+    "}",
+    "token = {",
+    '"$a',
+    "password =",
+    "?",
+    "= ?",
+    "K",
+    "\u0130",
+    "",
+    ".",
+]
+_PIECES += ["password", "identified", "by 'x'", "'", '"', "bearer", "abcdefgh1", "md5", "0" * 32, "x1", "y", "n", "\\"]
+
+
+@settings(max_examples=400, deadline=None)
+@given(texts=st.lists(st.lists(st.sampled_from(_PIECES) | st.text(max_size=5), max_size=3).map("".join), max_size=5))
+def test_texts_that_are_clean_together_are_clean_each(texts: list[str]) -> None:
+    """One look at all of them finds whatever a look at each would."""
+    together, each = Redactor(), Redactor()
+    together.add(*_SECRETS)
+    each.add(*_SECRETS)
+    if together.all_clean(texts):
+        assert [each.redact(text) for text in texts] == texts
+        assert [together.redact(text) for text in texts] == texts
+
+
+def test_a_look_at_many_texts_finds_the_secret_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret that is known, what looks like one, and one that is new; a look that fails finds nothing clean."""
+    redactor = Redactor()
+    redactor.add("Zeppelin-7")
+    names = [f"orders_{number}" for number in range(500)]
+    assert redactor.all_clean(names)
+    assert redactor.all_clean(names)
+    assert not redactor.all_clean([*names, "by Zeppelin-7"])
+    assert not redactor.all_clean([*names, "password=hunter2"])
+    redactor.add("orders_42")
+    assert not redactor.all_clean(names)
+    monkeypatch.setattr(redaction, "_likely", None)
+    assert not redactor.all_clean(["something new"])
