@@ -37,7 +37,10 @@ class Risk(StrEnum):
     @property
     def rank(self) -> int:
         """0 for low up to 3 for critical."""
-        return list(Risk).index(self)
+        return _RANKS[self]
+
+
+_RANKS = {risk: rank for rank, risk in enumerate(Risk)}
 
 
 def highest(*risks: Risk) -> Risk:

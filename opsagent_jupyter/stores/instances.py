@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, insert, or_, select, update
@@ -28,9 +29,15 @@ class _Row(NamedTuple):
 
 def instance_of(row: Any) -> Instance:
     try:
-        return Instance.model_validate_json(row.body)
+        return _read(row.body)
     except ValueError as error:
         raise StoreCorrupt(f"The instance {row.name} cannot be read: {error}.") from None
+
+
+@lru_cache(maxsize=256)
+def _read(body: str) -> Instance:
+    """An instance from its document; every call needs one, and the documents rarely change."""
+    return Instance.model_validate_json(body)
 
 
 def known(driver: Driver, name: str) -> Instance | None:

@@ -71,7 +71,10 @@ class Driver:
 
     def run(self, statement: Any, *rows: Mapping[str, Any]) -> int:
         """Run a statement once for each row of values; how many rows it changed."""
-        return sum(self._send(statement, row).rowcount for row in rows)
+        changed = 0
+        for row in rows:
+            changed += self._send(statement, row).rowcount
+        return changed
 
     def rows(self, statement: Any, values: Mapping[str, Any]) -> Sequence[tuple[Any, ...]]:
         """What a query finds, as the database sends it."""
@@ -79,11 +82,14 @@ class Driver:
         return found
 
     def _send(self, statement: Any, values: Mapping[str, Any]) -> Any:
-        named = {name: self._value(value) for name, value in values.items()}
+        # A text of ASCII without NUL, as nearly all are, is sent as it is; the rest as the column types would send it.
+        named = {
+            name: value if type(value) is str and value.isascii() and "\0" not in value else self._value(value)
+            for name, value in values.items()
+        }
         return self._connection.execute(_spelling(statement, self._dialect), named)
 
     def _value(self, value: Any) -> Any:
-        """As the column types would send it."""
         if isinstance(value, str):
             return storable(value)
         return sent_moment(value, self._dialect) if isinstance(value, datetime) else value
@@ -203,12 +209,18 @@ def _body(event: AuditEvent, seq: int, event_id: str) -> str:
 
 def _columns(event: AuditEvent) -> dict[str, Any]:
     """What the queries filter by."""
-    names = ("at", "type", "status", "tool", "server", "instance", "session", "approval")
     return {
-        **{name: getattr(event, name) for name in names},
+        "at": event.at,
+        "type": event.type,
+        "status": event.status,
         "risk": str(event.risk or ""),
+        "tool": event.tool,
+        "server": event.server,
+        "instance": event.instance,
         "actor": event.actor.id,
         "actor_name": event.actor.name,
+        "session": event.session,
+        "approval": event.approval,
     }
 
 

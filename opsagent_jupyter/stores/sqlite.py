@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import TimeoutError as PoolExhausted
 from sqlalchemy.pool import QueuePool
 
 from opsagent_jupyter.errors import (
@@ -26,7 +27,7 @@ from opsagent_jupyter.errors import (
     StoreUnavailable,
 )
 from opsagent_jupyter.stores.sqlite_library import sqlite3
-from opsagent_jupyter.stores.storage import closed_on_error, refuse_closed, seam, survive_fork
+from opsagent_jupyter.stores.storage import closed_on_error, refuse_closed, survive_fork, told
 from opsagent_jupyter.stores.tables import VERSION_TABLE
 from opsagent_jupyter.stores.turns import Turns
 
@@ -160,6 +161,8 @@ class SqliteFile:
         self._recorder, self._glancer = Kept(self._engine), Kept(self._engine)
         self._glance = threading.Lock()
         self._recorded_in = 0.0
+        #: The recorder's connection, and the seconds that it was told to wait for a lock.
+        self._patience: tuple[Any, float] | None = None
         self._snapshots = self._engine.execution_options(begin="BEGIN")
         survive_fork(self)
         self._settle()
@@ -290,8 +293,9 @@ class SqliteFile:
     def _seam(self) -> Iterator[None]:
         refuse_closed(self.url, closed=self._closed)
         try:
-            with seam(lambda error: explain(error, self.path)):
-                yield
+            yield
+        except (PoolExhausted, DBAPIError) as error:
+            raise told(error, lambda original: explain(original, self.path)) from None
         except sqlite3.Error as error:
             raise explain(error, self.path) from None
 
@@ -317,7 +321,9 @@ class SqliteFile:
         seconds = 0.0 if at_once else self._lock_timeout
         with self._turns.turn(seconds), self._seam(), self._recorder.lent() as connection:
             begun = time.perf_counter()
-            connection.execute(PATIENCE.format(int(seconds * 1000)))
+            if self._patience != (connection, seconds):
+                connection.execute(PATIENCE.format(int(seconds * 1000)))
+                self._patience = connection, seconds
             connection.execute("BEGIN IMMEDIATE")
             self._require_place()
             yield connection

@@ -98,12 +98,17 @@ def seam(explain: Callable[[BaseException], StoreError]) -> Iterator[None]:
     """
     try:
         yield
-    except PoolExhausted:
-        raise StoreLocked("All connections to the store are in use.") from None
-    except IntegrityError as error:
-        raise StoreError(f"The store has such a row already, or lacks the one it belongs to: {error.orig}.") from None
-    except DBAPIError as error:
-        raise explain(error.orig or error) from None
+    except (PoolExhausted, DBAPIError) as error:
+        raise told(error, explain) from None
+
+
+def told(error: PoolExhausted | DBAPIError, explain: Callable[[BaseException], StoreError]) -> StoreError:
+    """Our error for one of SQLAlchemy's."""
+    if isinstance(error, PoolExhausted):
+        return StoreLocked("All connections to the store are in use.")
+    if isinstance(error, IntegrityError):
+        return StoreError(f"The store has such a row already, or lacks the one it belongs to: {error.orig}.")
+    return explain(error.orig or error)
 
 
 _storages: weakref.WeakSet[Storage] = weakref.WeakSet()

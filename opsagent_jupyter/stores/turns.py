@@ -30,39 +30,43 @@ class Turns:
     def turn(self, timeout: float) -> Iterator[None]:
         """Wait so many seconds for the turn, first among the threads of this process, then among the processes."""
         deadline = time.monotonic() + timeout
-        with self.here(timeout), self._among_processes(deadline):
-            yield
+        self._wait(timeout)
+        try:
+            file, ticket = self._opened(), None
+            try:
+                if file is not None and not lock(file, waiting=False):
+                    ticket = Ticket(file)
+                    if not ticket.obtain(deadline - time.monotonic()):
+                        raise StoreLocked(f"Another process holds the store locked: {self.path}.")
+                yield
+            finally:
+                if ticket is not None:
+                    ticket.give_back()
+                elif file is not None:
+                    os.close(file)
+        finally:
+            self._here.release()
 
     @contextmanager
     def here(self, timeout: float) -> Iterator[None]:
         """Wait so many seconds for the turn among the threads of this process."""
-        if not self._here.acquire(timeout=timeout):
-            raise StoreLocked(f"Other threads of this process hold the store locked: {self.path}.")
+        self._wait(timeout)
         try:
             yield
         finally:
             self._here.release()
 
-    @contextmanager
-    def _among_processes(self, deadline: float) -> Iterator[None]:
-        """The file is opened anew for each turn, because a forked child would share the lock of an open one."""
+    def _wait(self, timeout: float) -> None:
+        if not self._here.acquire(timeout=timeout):
+            raise StoreLocked(f"Other threads of this process hold the store locked: {self.path}.")
+
+    def _opened(self) -> int | None:
+        """The file, opened anew for each turn, because a forked child would share the lock of an open one; None where no lock
+        file can be made: SQLite refuses the write, and says why."""
         try:
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError:  # no lock file can be made here: SQLite refuses the write, and says why
-            yield
-            return
-        ticket = None
-        try:
-            if not lock(file, waiting=False):
-                ticket = Ticket(file)
-                if not ticket.obtain(deadline - time.monotonic()):
-                    raise StoreLocked(f"Another process holds the store locked: {self.path}.")
-            yield
-        finally:
-            if ticket is None:
-                os.close(file)
-            else:
-                ticket.give_back()
+            return os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError:
+            return None
 
 
 def lock(file: int, *, waiting: bool) -> bool:
