@@ -11,6 +11,9 @@ from typing import Any
 from opsagent_jupyter.models import Json, Table
 from opsagent_jupyter.plugin import Limits
 
+#: Types whose values are JSON as they are.
+_PLAIN = frozenset((int, bool, type(None)))
+
 
 def sheet(
     name: str,
@@ -26,7 +29,20 @@ def sheet(
     ``zone`` is where a time without a zone is meant; None leaves it without one.
     """
     keys = [column.replace(" ", "_") for column in columns]
-    shown = tuple(tuple(cell(row.get(key), limits.cell_bytes, zone) for key in keys) for row in rows[: limits.rows])
+    longest = limits.cell_bytes
+    short = longest // 4  # characters that fit in any case
+    # Most cells are plain, and a call for each of them would cost more than all the rest.
+    shown = tuple(
+        tuple(
+            [
+                value
+                if type(value) in _PLAIN or (type(value) is str and len(value) <= short)
+                else cell(value, longest, zone)
+                for value in map(row.get, keys)
+            ]
+        )
+        for row in rows[: limits.rows]
+    )
     known = {column: unit for column, unit in (units or {}).items() if column in columns}
     return Table(name=name, columns=tuple(columns), rows=shown, total=len(rows), units=known)
 

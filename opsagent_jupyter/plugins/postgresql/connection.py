@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import selectors
+import select
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -11,7 +11,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from opsagent_jupyter.errors import Cancelled, TargetUnreachable
+from opsagent_jupyter.errors import TargetUnreachable
 from opsagent_jupyter.models import Catalog, Health, Json
 from opsagent_jupyter.plugin import Limits
 from opsagent_jupyter.plugins.postgresql import dsn, failures
@@ -43,10 +43,6 @@ _READ_ONLY = (
     "-c default_transaction_read_only=on"
     f" -c statement_timeout={STATEMENT_MS} -c lock_timeout={LOCK_MS} -c idle_in_transaction_session_timeout=60000"
 )
-
-
-#: The one that makes no file of its own, where there is one.
-_QUICKEST: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.DefaultSelector)
 
 
 @dataclass(frozen=True)
@@ -101,6 +97,8 @@ class Database:
         lock_ms: int = LOCK_MS,
     ) -> list[Row]:
         """Run one read in a READ ONLY transaction of its own and return its rows as dicts."""
+        if self.lent is not None:
+            return await self.lent.rows(statement, values, statement_ms, lock_ms)
         async with self.reading(statement_ms=statement_ms, lock_ms=lock_ms) as connection:
             return await _fetch(connection, statement, values)
 
@@ -121,31 +119,27 @@ class Database:
         self, *, statement_ms: int = STATEMENT_MS, lock_ms: int = LOCK_MS
     ) -> AsyncIterator[AsyncConnection[Any]]:
         """Lend a connection inside a READ ONLY transaction with its own time limits; it ends in ROLLBACK."""
-        started = time.monotonic()
-        try:
-            if self.lent is not None:
-                async with self.lent.transaction(statement_ms, lock_ms) as connection:
-                    yield connection
-                return
-            async with self.lending() as connection:
+        if self.lent is not None:
+            async with self.lent.transaction(statement_ms, lock_ms) as connection:
+                yield connection
+            return
+        with failures.Translated(statement_ms):
+            async with self._pool.reader() as connection:
                 await _say(connection, _BEGIN % (statement_ms, lock_ms))
                 try:
                     yield connection
                 finally:
                     await _roll_back(connection)
-        except Cancelled as error:
-            if time.monotonic() - started < statement_ms / 1000:
-                raise
-            raise failures.timed_out(statement_ms / 1000) from error
 
     @asynccontextmanager
     async def together(self) -> AsyncIterator[Database]:
         """Lend this database for some quick reads, one after another: on one connection, in one transaction."""
-        async with self.lending() as connection:
-            try:
-                yield self._over(connection)
-            finally:
-                await _roll_back(connection)
+        with failures.Translated():
+            async with self._pool.reader() as connection:
+                try:
+                    yield self._over(connection)
+                finally:
+                    await _roll_back(connection)
 
     def _over(self, connection: AsyncConnection[Any]) -> Self:
         view = copy(self)
@@ -155,7 +149,7 @@ class Database:
     @asynccontextmanager
     async def lending(self) -> AsyncIterator[AsyncConnection[Any]]:
         """Lend an idle autocommit connection, read only by default; whoever borrows it leaves no transaction."""
-        with failures.translated():
+        with failures.Translated():
             async with self._pool.reader() as connection:
                 yield connection
 
@@ -163,7 +157,7 @@ class Database:
     async def changing(self, settings: Mapping[str, str]) -> AsyncIterator[Change]:
         """Open a connection for one approved change, with these session settings; it is closed afterwards."""
         async with self._pool.changer() as connection:
-            with failures.translated():
+            with failures.Translated():
                 for name, value in settings.items():
                     await _fetch(connection, query("setting"), {"name": name, "value": value})
                 (backend,) = await _fetch(connection, query("backend"))
@@ -219,20 +213,36 @@ class Lent:
     limits: tuple[int, ...] = ()
     """Of the transaction that is open, as the server was told."""
 
+    async def rows(
+        self, statement: str | Composed, values: Mapping[str, Any] | None, statement_ms: int, lock_ms: int
+    ) -> list[Row]:
+        """Run one of the reads."""
+        with failures.Translated(statement_ms):
+            await self._begin(statement_ms, lock_ms)
+            try:
+                return await _fetch(self.connection, statement, values)
+            except BaseException:
+                self.limits = ()
+                raise
+
     @asynccontextmanager
-    async def transaction(self, *limits: int) -> AsyncIterator[AsyncConnection[Any]]:
+    async def transaction(self, statement_ms: int, lock_ms: int) -> AsyncIterator[AsyncConnection[Any]]:
         """Lend the connection inside the transaction."""
-        with failures.translated():
-            if self.limits != limits:
-                if not self._idle:
-                    await _roll_back(self.connection)
-                await _say(self.connection, _BEGIN % limits)
-                self.limits = limits
+        with failures.Translated(statement_ms):
+            await self._begin(statement_ms, lock_ms)
             try:
                 yield self.connection
             except BaseException:
                 self.limits = ()
                 raise
+
+    async def _begin(self, *limits: int) -> None:
+        if self.limits == limits:
+            return
+        if not self._idle:
+            await _roll_back(self.connection)
+        await _say(self.connection, _BEGIN % limits)
+        self.limits = limits
 
     @property
     def _idle(self) -> bool:
@@ -286,7 +296,7 @@ class Change:
 
     async def rows(self, statement: str | Composed, values: Mapping[str, Any] | None = None) -> list[Row]:
         """Read something back over the same connection."""
-        with failures.translated():
+        with failures.Translated():
             return await _fetch(self._connection, statement, values)
 
     @property
@@ -344,34 +354,33 @@ class Pool:
     async def reader(self) -> AsyncIterator[AsyncConnection[Any]]:
         """Lend a read connection; it goes back only when it is idle and sound."""
         self._adopt_loop()
-        async with self._readers, self._place():
-            connection = self._sound() or await self._open(_READ_ONLY)
-            self.lent.add(connection)
+        async with self._readers, self._budget:
+            self.places += 1
             try:
-                yield connection
+                connection = self._sound() or await self._open(_READ_ONLY)
+                self.lent.add(connection)
+                try:
+                    yield connection
+                finally:
+                    self.lent.discard(connection)
+                    self._take_back(connection)
             finally:
-                self.lent.discard(connection)
-                self._take_back(connection)
+                self.places -= 1
 
     @asynccontextmanager
     async def changer(self) -> AsyncIterator[AsyncConnection[Any]]:
         """Open a connection without the read-only default, for one change."""
         self._adopt_loop()
-        async with self._changers, self._place():
-            connection = await self._open("")
-            self.lent.add(connection)
-            try:
-                yield connection
-            finally:
-                self.lent.discard(connection)
-                _finish(connection)
-
-    @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        async with self._budget:
+        async with self._changers, self._budget:
             self.places += 1
             try:
-                yield
+                connection = await self._open("")
+                self.lent.add(connection)
+                try:
+                    yield connection
+                finally:
+                    self.lent.discard(connection)
+                    _finish(connection)
             finally:
                 self.places -= 1
 
@@ -451,9 +460,16 @@ def _is_idle(connection: AsyncConnection[Any]) -> bool:
     """Whether a connection can be lent: open, no transaction, and nothing said by the server while nobody listened."""
     if connection.closed or connection.info.transaction_status != dsn.driver().pq.TransactionStatus.IDLE:
         return False
-    with _QUICKEST() as selector:
-        selector.register(connection.fileno(), selectors.EVENT_READ)
-        return not selector.select(0)
+    return not _has_word(connection.fileno())
+
+
+def _has_word(socket: int) -> bool:
+    """Whether something can be read from a socket."""
+    if hasattr(select, "poll"):  # unlike the others it makes no file, and knows no highest number of one
+        poll = select.poll()
+        poll.register(socket, select.POLLIN)
+        return bool(poll.poll(0))
+    return bool(select.select([socket], [], [], 0)[0])
 
 
 def _finish(connection: AsyncConnection[Any]) -> None:

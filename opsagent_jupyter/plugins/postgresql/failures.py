@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from opsagent_jupyter.errors import (
@@ -84,15 +85,28 @@ def _classified(text: str) -> tuple[type[OpsAgentError], str]:
 _NOISE = re.compile(r"\[Errno -?\d+\] | Is the server running (on that host|locally) and accepting [\w/ ]+\?")
 
 
-@contextmanager
-def translated() -> Iterator[None]:
-    """Let the driver's errors out as errors of ours, the original as the cause."""
-    import psycopg
+class Translated:
+    """Lets the driver's errors out as errors of ours, the original as the cause; a read that the server cancelled after its
+    time limit (milliseconds) as one that took too long. A class, because every read of every tool passes here."""
 
-    try:
-        yield
-    except psycopg.Error as error:
-        raise failed(error) from error
+    __slots__ = ("_begun", "_limit")
+
+    def __init__(self, limit: int = 0) -> None:
+        self._limit = limit
+
+    def __enter__(self) -> None:
+        self._begun = time.monotonic()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if error is None:
+            return
+        import psycopg
+
+        ours = failed(error) if isinstance(error, psycopg.Error) else error
+        if self._limit and isinstance(ours, Cancelled) and time.monotonic() - self._begun >= self._limit / 1000:
+            ours = timed_out(self._limit / 1000)
+        if ours is not error:
+            raise ours from error
 
 
 def failed(error: psycopg.Error) -> OpsAgentError:

@@ -6,7 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from opsagent_jupyter.models import Result, Suggestion
 from opsagent_jupyter.plugin import Arg
@@ -30,7 +30,7 @@ _POSTING = 2704
 
 @dataclass(frozen=True)
 class Index:
-    """One index with what was found about it."""
+    """One index with what was found about it, and what its row says as attributes."""
 
     row: Row
     finding: str = ""
@@ -39,11 +39,12 @@ class Index:
     bloat: float = 0.0
     """Estimated bytes that a rebuild would give back."""
 
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self.row[name]
-        except KeyError:
-            raise AttributeError(name) from None
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    def __post_init__(self) -> None:
+        self.__dict__.update(self.row)
 
     @property
     def enforces(self) -> bool:
