@@ -15,6 +15,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    ColumnElement,
     Dialect,
     ForeignKey,
     Index,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    literal_column,
 )
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -141,10 +143,21 @@ plugin_audit_log = Table(
 
 #: The columns by which the audit is filtered; each query reads one index backwards and stops at its limit.
 AUDIT_FILTERS = ("status", "risk", "tool", "server", "instance", "actor", "actor_name", "session", "approval")
+#: Values that most rows have, and reads all: an index on them would cost every record the write of a page, and the newest
+#: rows that have them are found as soon without one.
+COMMON: dict[str, tuple[str, ...]] = {"status": ("running", "succeeded"), "risk": ("", "low"), "approval": ("",)}
+
+
+def uncommon(name: str) -> ColumnElement[bool]:
+    """The condition of an index without the common values; a query that repeats it word by word can use the index."""
+    listed = ", ".join(f"'{value}'" for value in COMMON[name])
+    return literal_column(f"{name} NOT IN ({listed})")
+
 
 Index(None, plugin_audit_log.c.at)
 for _name in AUDIT_FILTERS:
-    Index(None, plugin_audit_log.c[_name], plugin_audit_log.c.seq)
+    _where = uncommon(_name) if _name in COMMON else None
+    Index(None, plugin_audit_log.c[_name], plugin_audit_log.c.seq, sqlite_where=_where, postgresql_where=_where)
 
 change_feed = Table(
     "change_feed",

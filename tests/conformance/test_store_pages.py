@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from sqlalchemy.event import listen
 
 from opsagent_jupyter.contracts import Store
 from opsagent_jupyter.lifecycle import OPEN, ApprovalState
-from opsagent_jupyter.models import Actor, AuditEvent
+from opsagent_jupyter.models import Actor, AuditEvent, Risk
+from opsagent_jupyter.stores import ledger
+from opsagent_jupyter.stores.store import SharedStore
 from opsagent_jupyter.testing.store_samples import ALICE, BOB, Opening, event, message, request, session
 
 MOMENT = datetime(2026, 11, 1, tzinfo=UTC)
@@ -92,6 +96,58 @@ def test_the_audit_is_filtered_by_person_and_span(store: Store):
     assert seqs(since="2026-11-03T00:00:00+00:00", until="2026-11-06T00:00:00+00:00") == [5, 4, 3]
     assert seqs(until="2026-11-02T00:00:00+00:00") == [9, 1]
     assert seqs(since="2026-11-07T00:00:00+00:00", status="failed", actor="os:bob") == [7]
+
+
+def test_the_audit_is_filtered_by_common_and_rare_values(store: Store):
+    """What most rows have is found like what few have, alone and together."""
+    said = [
+        ("running", None, ""),
+        ("succeeded", Risk.LOW, ""),
+        ("failed", Risk.LOW, ""),
+        ("pending", Risk.HIGH, "a" * 32),
+    ]
+    for status, risk, approval in said * 3:
+        store.record(AuditEvent(type="x", actor=ALICE, status=status, risk=risk, approval=approval))
+
+    def found(**filters: str) -> list[int]:
+        return [row.seq for row in store.audit_page(before=None, limit=50, filters=filters)]
+
+    assert found(status="running") == [9, 5, 1]
+    assert found(status="succeeded") == [10, 6, 2]
+    assert found(status="failed") == [11, 7, 3]
+    assert found(risk="low") == [11, 10, 7, 6, 3, 2]
+    assert found(risk="high") == [12, 8, 4]
+    assert found(approval="a" * 32) == [12, 8, 4]
+    assert found(risk="low", status="failed", actor=ALICE.id) == [11, 7, 3]
+    assert found(risk="high", status="failed") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("status", "failed"),
+        ("risk", "high"),
+        ("approval", "a" * 32),
+        ("server", "db-7"),
+        ("session", "s"),
+        ("tool", "a.b"),
+    ],
+)
+def test_a_rare_value_is_found_through_its_index(store: SharedStore, name: str, value: str) -> None:
+    """Among millions of rows the few are not looked for one by one: the index that leaves out common values serves."""
+    store.record(*(AuditEvent(type="x", actor=ALICE, status="succeeded", risk=Risk.LOW) for _ in range(50)))
+    sent: list[tuple[str, Any]] = []
+    with store._storage.reading() as connection:
+        listen(connection, "before_cursor_execute", lambda _c, _cursor, text, values, *_: sent.append((text, values)))
+        ledger.rows_before(connection, None, 10, {name: value})
+        ((query, values),) = sent
+        if connection.dialect.name == "postgresql":
+            for way in ("seqscan", "sort", "bitmapscan"):
+                connection.exec_driver_sql(f"SET enable_{way} = off")
+        explain = "EXPLAIN" if connection.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN"
+        plan = str(connection.exec_driver_sql(f"{explain} {query}", values).fetchall())
+    assert f"plugin_audit_log_{name}_seq_idx" in plan, plan
+    assert "TEMP B-TREE" not in plan
 
 
 def test_the_audit_is_counted_by_what_it_says(store: Store):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from opsagent_jupyter.plugins.wording import article
 
 #: Bytes of an identifier; the server cuts longer ones without a word.
 LONGEST = 63
+#: A name that means itself, whether it is quoted or not.
+PLAIN = re.compile("[a-z_][a-z0-9_]{0,62}")
 TABLES, INDEXES = ("r", "p", "m", "f"), ("i", "I")
 
 _NOUNS = {
@@ -90,6 +93,8 @@ async def _resolve(db: Database, text: str, what: str, kinds: Sequence[str], arg
 
 async def _candidates(db: Database, text: str, argument: str) -> dict[str, str | None]:
     """The name as SQL reads it (None when SQL cannot), and the name letter by letter."""
+    if PLAIN.fullmatch(text):  # SQL reads it as it is: no need to ask
+        return {"text": text, "quoted": f'"{text}"'}
     quoted = ".".join('"' + part.replace('"', '""') + '"' for part in text.split("."))
     try:
         parts = (await db.one(query("identifier"), {"text": text}))["parts"]

@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
 from opsagent_jupyter.models import Result, Suggestion
@@ -46,7 +47,7 @@ class Index:
     def __post_init__(self) -> None:
         self.__dict__.update(self.row)
 
-    @property
+    @cached_property
     def enforces(self) -> bool:
         """Whether something besides speed depends on it."""
         row = self.row
@@ -54,12 +55,12 @@ class Index:
             row["is_unique"] or row["is_primary"] or row["is_exclusion"] or row["is_identity"] or row["constraint"]
         )
 
-    @property
+    @cached_property
     def bloated(self) -> bool:
         """Whether a rebuild is estimated to give back a good part of it."""
         return self.bloat >= max(BLOATED_BYTES, BLOATED_SHARE * float(self.row["size"]))
 
-    @property
+    @cached_property
     def shape(self) -> tuple[Any, ...]:
         """What two indexes that do the same have in common."""
         row = self.row
@@ -68,7 +69,7 @@ class Index:
             row["options"], row["predicate"], row["expressions"],
         )  # fmt: skip
 
-    @property
+    @cached_property
     def definition(self) -> str:
         """Columns as in CREATE INDEX, with INCLUDE and WHERE."""
         return definition(self.row)
@@ -152,9 +153,11 @@ def _counts(found: Sequence[Index]) -> dict[str, Any]:
 def _judged(found: list[Index], age: Row) -> list[Index]:
     """Give each index its most important finding."""
     by_table: dict[int, list[Index]] = defaultdict(list)
+    by_shape: dict[tuple[Any, ...], list[Index]] = defaultdict(list)
     for index in found:
         by_table[index.table_oid].append(index)
-    return [_told(_finding(index, by_table[index.table_oid], age)) for index in found]
+        by_shape[index.shape].append(index)
+    return [_told(_finding(index, by_shape[index.shape], by_table[index.table_oid], age)) for index in found]
 
 
 def _told(index: Index) -> Index:
@@ -164,12 +167,12 @@ def _told(index: Index) -> Index:
     return replace(index, why=f"{index.why}; {free}" if index.why else free)
 
 
-def _finding(index: Index, siblings: list[Index], age: Row) -> Index:
+def _finding(index: Index, alike: list[Index], siblings: list[Index], age: Row) -> Index:
     if index.phase:
         return replace(index, finding="being built", why=f"pid {index.builder} is building it: {index.phase}")
     if not (index.valid and index.ready and index.live):
         return _invalid(index)
-    if twin := _twin(index, siblings):
+    if twin := _twin(index, alike):
         return replace(index, finding="duplicate", why=f"it does the same as {twin.index}")
     if longer := _longer(index, siblings):
         return replace(index, finding="redundant", why=f"{longer.index} ({longer.definition}) begins with its columns")
@@ -190,9 +193,11 @@ def _invalid(index: Index) -> Index:
     return replace(index, finding="invalid", why=f"left invalid by {left} that failed; no query uses it, and it {cost}")
 
 
-def _twin(index: Index, siblings: list[Index]) -> Index | None:
+def _twin(index: Index, alike: list[Index]) -> Index | None:
     """The index that makes this one superfluous: same shape, and better to keep."""
-    twins = [other for other in siblings if other.shape == index.shape and other.valid and other.ready]
+    if len(alike) == 1:
+        return None
+    twins = [other for other in alike if other.valid and other.ready]
     keeper = max(twins, key=_worth)
     if keeper.oid == index.oid or _bound(index):
         return None
