@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, LiteralString
 
@@ -136,14 +136,7 @@ class _Inside:
     async def plan(self, *, analyze: bool) -> ExplainedPlan:
         parameters = await self._prepare()
         self.circumstances.enter("evaluate")
-        options = "ANALYZE, BUFFERS, VERBOSE, SETTINGS, SUMMARY, FORMAT JSON"
-        command = sql.SQL("EXPLAIN ({}) EXECUTE {}").format(
-            sql.SQL(options if analyze else options.removeprefix("ANALYZE, BUFFERS, ")),
-            sql.Identifier(_PREPARED.decode()),
-        )
-        if parameters:
-            command += sql.SQL(" ({})").format(sql.SQL(", ").join([sql.NULL] * parameters))
-        row = await (await self.conn.execute(command)).fetchone()
+        row = await (await self.conn.execute(_explaining(parameters, analyze=analyze))).fetchone()
         top = row[0][0] if row and isinstance(row[0], list) and row[0] else None
         if not isinstance(top, dict) or "Plan" not in top:
             raise StatementRefused("This statement has no plan.", hint="Give a SELECT.", reason="utility")
@@ -202,13 +195,33 @@ async def _transaction(
         await _leave(inside)
 
 
+@lru_cache(maxsize=64)
+def _explaining(parameters: int, *, analyze: bool) -> bytes:
+    """The EXPLAIN of the prepared statement with so many parameters, all of them NULL."""
+    options = "ANALYZE, BUFFERS, VERBOSE, SETTINGS, SUMMARY, FORMAT JSON"
+    command = sql.SQL("EXPLAIN ({}) EXECUTE {}").format(
+        sql.SQL(options if analyze else options.removeprefix("ANALYZE, BUFFERS, ")),
+        sql.Identifier(_PREPARED.decode()),
+    )
+    if parameters:
+        command += sql.SQL(" ({})").format(sql.SQL(", ").join([sql.NULL] * parameters))
+    return command.as_bytes(None)
+
+
+@lru_cache(maxsize=64)
+def _beginning(limit_ms: int, lock_timeout_ms: int, statement_timeout_ms: int) -> bytes:
+    """What opens the transaction, with its limits in milliseconds."""
+    command = sql.SQL(_text("explain_begin.sql")).format(
+        statement_timeout=sql.Literal(limit_ms),
+        lock_timeout=sql.Literal(lock_timeout_ms),
+        idle_timeout=sql.Literal(2 * statement_timeout_ms + 10_000),
+    )
+    return command.as_bytes(None)
+
+
 async def _begin(inside: _Inside) -> None:
     limits = inside.circumstances
-    command = sql.SQL(_text("explain_begin.sql")).format(
-        statement_timeout=sql.Literal(limits.limit_ms),
-        lock_timeout=sql.Literal(limits.lock_timeout_ms),
-        idle_timeout=sql.Literal(2 * limits.statement_timeout_ms + 10_000),
-    )
+    command = _beginning(limits.limit_ms, limits.lock_timeout_ms, limits.statement_timeout_ms)
     cursor = await inside.conn.execute(command)
     while cursor.nextset():
         pass
