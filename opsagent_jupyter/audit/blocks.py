@@ -90,9 +90,9 @@ def _is_linked(found: Mapping[str, Any], seq: int, ends: list[int]) -> bool:
         if b'"seq":%d,' % (seq + number + 1) not in body:
             return False
         place = number * (HASH + 1)
-        digests.append(sha256(previous[place : place + HASH + 1] + body).hexdigest())
+        digests.append(sha256(previous[place : place + HASH + 1] + body).digest())
         start = end
-    return bool("".join(digests).encode() == found["hash"])
+    return bool(b"".join(digests).hex().encode() == found["hash"])
 
 
 def _with_line_feeds(hashes: bytes) -> bytes:
