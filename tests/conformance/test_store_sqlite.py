@@ -15,7 +15,7 @@ from opsagent_jupyter.errors import ConfigError, StoreCorrupt, StoreLocked
 from opsagent_jupyter.stores import sqlite
 from opsagent_jupyter.stores.sqlite import NETWORK, filesystem_of, wal_is_safe
 from opsagent_jupyter.stores.sqlite_library import sqlite3
-from opsagent_jupyter.stores.store import open_store
+from opsagent_jupyter.stores.store import SharedStore, open_store
 from opsagent_jupyter.testing.store_kit import verified
 from opsagent_jupyter.testing.store_samples import event
 from tests.conformance.openers import open_journal_store, open_wal_store
@@ -177,11 +177,8 @@ def test_a_name_with_special_characters_is_a_name(tmp_path: Path) -> None:
         assert (folder / "store.db").exists()
 
 
-@pytest.mark.parametrize("opener", [open_wal_store, open_journal_store])
-def test_a_forked_child_opens_connections_of_its_own(url: str, opener) -> None:
-    """Parent and child both write afterwards, and the chain holds."""
-    store = opener(url)
-    store.record(event())
+def recording_child(store: SharedStore) -> int:
+    """The id of a forked child that records and ends, with 0 when it could."""
     child = os.fork()
     if child == 0:
         try:
@@ -189,6 +186,15 @@ def test_a_forked_child_opens_connections_of_its_own(url: str, opener) -> None:
             os._exit(0)
         finally:
             os._exit(1)
+    return child
+
+
+@pytest.mark.parametrize("opener", [open_wal_store, open_journal_store])
+def test_a_forked_child_opens_connections_of_its_own(url: str, opener) -> None:
+    """Parent and child both write afterwards, and the chain holds."""
+    store = opener(url)
+    store.record(event())
+    child = recording_child(store)
     store.record(event())
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert verified(store) == 3
@@ -199,13 +205,7 @@ def test_a_child_writes_although_a_thread_of_its_parent_was_writing(url: str) ->
     """The turn among threads is free in the child: nobody there would give it back."""
     store = open_store(url, lock_timeout=5.0)
     with store._storage._turns.here(1.0):
-        child = os.fork()
-        if child == 0:
-            try:
-                store.record(event())
-                os._exit(0)
-            finally:
-                os._exit(1)
+        child = recording_child(store)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     store.record(event())
     assert verified(store) == 2
