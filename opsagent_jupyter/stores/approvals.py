@@ -19,7 +19,7 @@ from opsagent_jupyter.stores.latecomers import already_decided, require_in_time
 from opsagent_jupyter.stores.ledger import Change
 from opsagent_jupyter.stores.pages import beyond
 from opsagent_jupyter.stores.prefixes import matches
-from opsagent_jupyter.stores.tables import approval_requests, hosts, plugin_audit_log
+from opsagent_jupyter.stores.tables import approval_requests, holds, hosts, plugin_audit_log
 
 S = ApprovalState
 T = approval_requests
@@ -174,7 +174,7 @@ def require_witness(connection: Connection, id: str, approval: Approval, digest:
     ``digest`` that the caller has checked must be the same.
     """
     log = plugin_audit_log.c
-    moves = select(log.status, log.body).where(log.approval == id, log.status.in_([str(state) for state in S]))
+    moves = select(log.status, log.body).where(holds("approval", id), log.status.in_([str(state) for state in S]))
     newest = connection.execute(moves.order_by(log.seq.desc()).limit(1)).one_or_none()
     known = newest.status if newest else "nothing"
     if newest is None or newest.status != S.APPROVED or approval.id != id:

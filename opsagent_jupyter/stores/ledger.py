@@ -14,7 +14,6 @@ from sqlalchemy import (
     Dialect,
     Select,
     Text,
-    and_,
     bindparam,
     func,
     insert,
@@ -32,14 +31,13 @@ from opsagent_jupyter.stores import pruning, runbook_steps
 from opsagent_jupyter.stores.documents import spelled
 from opsagent_jupyter.stores.storage import Storage
 from opsagent_jupyter.stores.tables import (
-    COMMON,
     chain_head,
     change_feed,
+    holds,
     kept_moment,
     plugin_audit_log,
     sent_moment,
     storable,
-    uncommon,
 )
 
 HEAD = select(chain_head).where(chain_head.c.id == 1)
@@ -340,8 +338,7 @@ def _condition(name: str, value: str) -> Any:
         case "until":
             return columns.at < _time(name, value)
         case "risk" | "status" | "server" | "instance" | "tool" | "session" | "approval":
-            same = columns[name] == value
-            return same if value in COMMON.get(name, (value,)) else and_(same, uncommon(name))
+            return holds(name, value)
     raise AuditQueryError(
         f"The audit has no filter {name!r}.",
         hint="Filter by risk, status, server, instance, tool, actor, session, approval, since or until.",

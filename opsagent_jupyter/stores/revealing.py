@@ -14,7 +14,7 @@ from opsagent_jupyter.lifecycle import ApprovalState
 from opsagent_jupyter.models import Approval, AuditEvent
 from opsagent_jupyter.stores import approvals, one_time
 from opsagent_jupyter.stores.ledger import Change
-from opsagent_jupyter.stores.tables import plugin_audit_log
+from opsagent_jupyter.stores.tables import holds, plugin_audit_log
 
 V = TypeVar("V")
 
@@ -60,7 +60,7 @@ def gone(connection: Connection, approval: Approval) -> ApprovalError:
     """Why there is no secret: the audit knows who was shown it, and when."""
     log = plugin_audit_log.c
     ends = select(log.type, log.actor_name, log.body).where(
-        log.approval == approval.id, log.type.in_([REVEALED, EXPIRED])
+        holds("approval", approval.id), log.type.in_([REVEALED, EXPIRED])
     )
     end = connection.execute(ends.order_by(log.seq.desc()).limit(1)).one_or_none()
     if end is None:

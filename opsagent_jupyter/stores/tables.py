@@ -23,6 +23,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    and_,
     literal_column,
 )
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -152,6 +153,12 @@ def uncommon(name: str) -> ColumnElement[bool]:
     """The condition of an index without the common values; a query that repeats it word by word can use the index."""
     listed = ", ".join(f"'{value}'" for value in COMMON[name])
     return literal_column(f"{name} NOT IN ({listed})")
+
+
+def holds(name: str, value: str) -> ColumnElement[bool]:
+    """The condition that a row of the audit has this value in this column, in such words that an index can serve."""
+    same = plugin_audit_log.c[name] == value
+    return same if value in COMMON.get(name, (value,)) else and_(same, uncommon(name))
 
 
 Index(None, plugin_audit_log.c.at)

@@ -14,7 +14,7 @@ from opsagent_jupyter.models import AuditEvent, AuditRow
 from opsagent_jupyter.stores.documents import document
 from opsagent_jupyter.stores.ledger import ROW, Change
 from opsagent_jupyter.stores.prefixes import matches
-from opsagent_jupyter.stores.tables import plugin_audit_log, runbook_vettings
+from opsagent_jupyter.stores.tables import holds, plugin_audit_log, runbook_vettings
 from opsagent_jupyter.vetting import Vetting
 
 T = runbook_vettings
@@ -45,7 +45,7 @@ def witnessed(connection: Connection, id: str) -> Vetting:
     if row is None:
         raise VettingVoid(f"this store has no signature {id[:8]}")
     vetting, log = _vetting_of(row), plugin_audit_log.c
-    about = ROW.where(log.approval == id, log.type.in_([SIGNED, REVOKED])).order_by(log.seq.desc()).limit(1)
+    about = ROW.where(holds("approval", id), log.type.in_([SIGNED, REVOKED])).order_by(log.seq.desc()).limit(1)
     found = connection.execute(about).one_or_none()
     if found is None:
         raise VettingVoid("the audit knows nothing of the signature")

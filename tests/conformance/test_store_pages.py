@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy.event import listen
+from sqlalchemy import Connection
+from sqlalchemy.event import listen, remove
 
 from opsagent_jupyter.contracts import Store
+from opsagent_jupyter.errors import DigestMismatch, VettingVoid
 from opsagent_jupyter.lifecycle import OPEN, ApprovalState
 from opsagent_jupyter.models import Actor, AuditEvent, Risk
-from opsagent_jupyter.stores import ledger
+from opsagent_jupyter.stores import approvals, ledger, revealing, vettings
 from opsagent_jupyter.stores.store import SharedStore
-from opsagent_jupyter.testing.store_samples import ALICE, BOB, Opening, event, message, request, session
+from opsagent_jupyter.testing.store_samples import ALICE, BOB, Opening, event, message, request, session, vetting
 
 MOMENT = datetime(2026, 11, 1, tzinfo=UTC)
 LATER = datetime(2036, 1, 1, tzinfo=UTC)
@@ -122,6 +125,20 @@ def test_the_audit_is_filtered_by_common_and_rare_values(store: Store):
     assert found(risk="high", status="failed") == []
 
 
+def plans(connection: Connection, work: Callable[[], object]) -> list[str]:
+    """How the database goes about each query that some work sends, when it has to use what indexes there are."""
+    sent: list[tuple[str, Any]] = []
+    take = lambda _c, _cursor, text, values, *_: sent.append((text, values))  # noqa: E731
+    listen(connection, "before_cursor_execute", take)
+    work()
+    remove(connection, "before_cursor_execute", take)
+    if connection.dialect.name == "postgresql":
+        for way in ("seqscan", "sort", "bitmapscan"):
+            connection.exec_driver_sql(f"SET enable_{way} = off")
+    explain = "EXPLAIN" if connection.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN"
+    return [str(connection.exec_driver_sql(f"{explain} {query}", values).fetchall()) for query, values in sent]
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -136,18 +153,29 @@ def test_the_audit_is_filtered_by_common_and_rare_values(store: Store):
 def test_a_rare_value_is_found_through_its_index(store: SharedStore, name: str, value: str) -> None:
     """Among millions of rows the few are not looked for one by one: the index that leaves out common values serves."""
     store.record(*(AuditEvent(type="x", actor=ALICE, status="succeeded", risk=Risk.LOW) for _ in range(50)))
-    sent: list[tuple[str, Any]] = []
     with store._storage.reading() as connection:
-        listen(connection, "before_cursor_execute", lambda _c, _cursor, text, values, *_: sent.append((text, values)))
-        ledger.rows_before(connection, None, 10, {name: value})
-        ((query, values),) = sent
-        if connection.dialect.name == "postgresql":
-            for way in ("seqscan", "sort", "bitmapscan"):
-                connection.exec_driver_sql(f"SET enable_{way} = off")
-        explain = "EXPLAIN" if connection.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN"
-        plan = str(connection.exec_driver_sql(f"{explain} {query}", values).fetchall())
+        (plan,) = plans(connection, lambda: ledger.rows_before(connection, None, 10, {name: value}))
     assert f"plugin_audit_log_{name}_seq_idx" in plan, plan
     assert "TEMP B-TREE" not in plan
+
+
+def test_the_story_of_a_request_is_found_through_its_index(store: SharedStore) -> None:
+    """Before a claim, a secret's end and a signed run the audit is asked for one request's rows, not read through."""
+    asked = request(state=ApprovalState.SUCCEEDED)
+    store.record(*(AuditEvent(type="x", actor=ALICE, status="succeeded", risk=Risk.LOW) for _ in range(50)))
+    store.add_vetting(vetting(id="v"), event())
+    with store._storage.reading() as connection:
+
+        def ask() -> None:
+            revealing.gone(connection, asked)
+            with pytest.raises(DigestMismatch):
+                approvals.require_witness(connection, asked.id, asked, "")
+            with suppress(VettingVoid):
+                vettings.witnessed(connection, "v")
+
+        found = [plan for plan in plans(connection, ask) if "approval" in plan]
+    assert len(found) == 3
+    assert all("plugin_audit_log_approval_seq_idx" in plan for plan in found), found
 
 
 def test_the_audit_is_counted_by_what_it_says(store: Store):
