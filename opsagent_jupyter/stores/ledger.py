@@ -18,16 +18,16 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
+    or_,
     select,
     type_coerce,
-    union,
     update,
 )
 
 from opsagent_jupyter.audit.chain import body_of, link
 from opsagent_jupyter.errors import AuditQueryError, AuditUnavailable, StoreCorrupt
 from opsagent_jupyter.models import AuditEvent, AuditRow, FeedEntry, new_id, now
-from opsagent_jupyter.stores import pruning, runbook_steps
+from opsagent_jupyter.stores import pruning, runbook_steps, zones
 from opsagent_jupyter.stores.documents import spelled
 from opsagent_jupyter.stores.storage import Storage
 from opsagent_jupyter.stores.tables import (
@@ -233,8 +233,6 @@ FILTER_COLUMNS = (
 #: U+001F, in the SQL of both databases.
 SEPARATOR: Any = literal_column("'\x1f'")
 
-ACTORS = (plugin_audit_log.c.actor, plugin_audit_log.c.actor_name)
-
 #: The columns that statistics count by.
 COUNTED = ("status", "risk", "server", "tool")
 
@@ -273,32 +271,41 @@ def rows_before(
     connection: Connection, before: int | None, limit: int, filters: Mapping[str, str]
 ) -> Sequence[AuditRow]:
     seq = plugin_audit_log.c.seq
-    found = ROW.where(*(_condition(name, value) for name, value in filters.items() if name != "actor"))
+    found = ROW.where(*(_condition(name, value) for name, value in filters.items())).order_by(seq.desc())
+    asked = zones.condition(filters)
+    low, high = _around(connection, filters, surely=asked is not None)
     if before is not None:
-        found = found.where(seq < before)
-    found = found.where(*_around(connection, filters)).order_by(seq.desc()).limit(limit)
-    if "actor" not in filters:
-        return _rows(connection, found)
-    # An id or a name: each is read from its own index, and no further than the limit.
-    ways = [found.where(column == filters["actor"]).subquery() for column in ACTORS]
-    either = union(*(select(way) for way in ways)).subquery()
-    return _rows(connection, select(either).order_by(either.c.seq.desc()).limit(limit))
+        high = before - 1 if high is None else min(high, before - 1)
+    if asked is None:
+        bounds = [*([seq >= low] if low is not None else []), *([seq <= high] if high is not None else [])]
+        return _rows(connection, found.where(*bounds).limit(limit))
+    if high is None:
+        high = int(connection.execute(select(func.max(seq))).scalar() or 0)
+    rows: list[AuditRow] = []
+    for first, last in zones.stretches(connection, asked, low or 0, high):
+        rows += _rows(connection, found.where(seq.between(first, last)).limit(limit - len(rows)))
+        if len(rows) == limit:
+            break
+    return rows
 
 
-def _around(connection: Connection, filters: Mapping[str, str]) -> Sequence[Any]:
-    """Bounds of the sequence for a span of time that has an end, so that no newer row is looked at.
+def _around(connection: Connection, filters: Mapping[str, str], *, surely: bool) -> tuple[int | None, int | None]:
+    """The first and the last place of a span of time that has an end, so that no newer row is looked at; also of one without
+    an end, where they are wanted ``surely``.
 
     They are counted from the rows of the span themselves: clocks differ and are set back, so times do not follow the
     sequence, and a record with a wrong time must hide no other.
     """
-    if "until" not in filters:
-        return ()
-    seq, before = plugin_audit_log.c.seq, _condition("until", filters["until"])
-    if "since" not in filters:
-        return (seq <= _last_of(connection, before),)
-    span = [_condition("since", filters["since"]), before]
+    seq, span = (
+        plugin_audit_log.c.seq,
+        [_condition(name, filters[name]) for name in ("since", "until") if name in filters],
+    )
+    if "until" in filters and "since" not in filters:
+        return None, _last_of(connection, *span)
+    if not span or not (surely or "until" in filters):
+        return None, None
     first, last = connection.execute(select(func.min(seq), func.max(seq)).where(*span)).one()
-    return (seq.between(first or 0, last or 0),)
+    return first or 0, last or 0
 
 
 def _last_of(connection: Connection, before: Any) -> int:
@@ -333,6 +340,8 @@ def _rows(connection: Connection, found: Select[Any]) -> Sequence[AuditRow]:
 def _condition(name: str, value: str) -> Any:
     columns = plugin_audit_log.c
     match name:
+        case "actor":
+            return or_(columns.actor == value, columns.actor_name == value)
         case "since":
             return columns.at >= _time(name, value)
         case "until":
@@ -373,6 +382,8 @@ def misfits(connection: Connection) -> Sequence[str]:
         gone = pruning.removed(connection) if name == "audit" else 0
         if not count + gone == newest == expected:
             findings.append(f"The {name} has {count} rows up to {newest}, its head says {expected}.")
+    if lost := zones.missing(connection):
+        findings.append(f"{lost} zones of the audit lack what their rows have, so a filtered list leaves rows out.")
     newest_row = rows_after(connection, head.audit_seq - 1, 1)
     if newest_row and newest_row[0].hash != head.audit_hash:
         findings.append(f"The newest audit row ({head.audit_seq}) is not the one that the head names.")

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, delete, func, select
 
 from opsagent_jupyter.errors import StoreError
 from opsagent_jupyter.models import PRUNED, PRUNED_STATUS
+from opsagent_jupyter.stores import zones
 from opsagent_jupyter.stores.tables import plugin_audit_log
 
 LOG = plugin_audit_log.c
@@ -23,7 +24,9 @@ def prune(connection: Connection, record: int, most: int) -> int:
         return 0
     if connection.execute(select(LOG.hash).where(LOG.seq == last)).scalar() != head:
         raise StoreError(f"Audit row {last} is not the one that record {record} allows to remove; nothing was removed.")
-    ended = connection.execute(delete(plugin_audit_log).where(LOG.seq <= min(last, oldest + most - 1)))
+    upto = min(last, oldest + most - 1)
+    ended = connection.execute(delete(plugin_audit_log).where(LOG.seq <= upto))
+    zones.forget(connection, upto + 1)
     return int(ended.rowcount)
 
 

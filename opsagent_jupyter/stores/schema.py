@@ -14,7 +14,7 @@ from opsagent_jupyter.stores.storage import Storage
 from opsagent_jupyter.stores.tables import VERSION_TABLE, metadata
 
 #: All revisions of the schema, oldest first. Kept here so that opening a current store need not load Alembic.
-REVISIONS = ["0001", "0002", "0003", "0004"]
+REVISIONS = ["0001", "0002", "0003", "0004", "0005"]
 #: Where the steps are: a folder, or ``package:folder``.
 STEPS = "opsagent_jupyter.stores:migrations"
 

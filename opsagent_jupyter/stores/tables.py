@@ -142,8 +142,12 @@ plugin_audit_log = Table(
     words("hash"),
 )
 
-#: The columns by which the audit is filtered; each query reads one index backwards and stops at its limit.
-AUDIT_FILTERS = ("status", "risk", "tool", "server", "instance", "actor", "actor_name", "session", "approval")
+#: Columns with an index of their own; a query reads one backwards and stops at its limit.
+INDEXED = ("status", "risk", "tool", "session", "approval")
+#: Columns that few values fill. Which zones hold a value is looked up; an index would cost every record the write of a page.
+ZONED = ("server", "instance", "actor", "actor_name")
+#: Rows of a zone: those whose ``seq // ZONE`` is the zone's number.
+ZONE = 128
 #: Values that most rows have, and reads all: an index on them would cost every record the write of a page, and the newest
 #: rows that have them are found as soon without one.
 COMMON: dict[str, tuple[str, ...]] = {"status": ("running", "succeeded"), "risk": ("", "low"), "approval": ("",)}
@@ -162,9 +166,19 @@ def holds(name: str, value: str) -> ColumnElement[bool]:
 
 
 Index(None, plugin_audit_log.c.at)
-for _name in AUDIT_FILTERS:
+for _name in INDEXED:
     _where = uncommon(_name) if _name in COMMON else None
     Index(None, plugin_audit_log.c[_name], plugin_audit_log.c.seq, sqlite_where=_where, postgresql_where=_where)
+
+#: What stands where in the audit: the values that rows of a zone have together. A trigger keeps it, whoever writes.
+audit_zones = Table(
+    "audit_zones",
+    metadata,
+    number("zone", primary_key=True),
+    *(words(name, primary_key=True) for name in ZONED),
+    *(Index(None, name, "zone") for name in ZONED),
+    sqlite_with_rowid=False,
+)
 
 change_feed = Table(
     "change_feed",

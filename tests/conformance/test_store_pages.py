@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -17,6 +19,7 @@ from opsagent_jupyter.lifecycle import OPEN, ApprovalState
 from opsagent_jupyter.models import Actor, AuditEvent, Risk
 from opsagent_jupyter.stores import approvals, ledger, revealing, vettings
 from opsagent_jupyter.stores.store import SharedStore
+from opsagent_jupyter.stores.tables import ZONE
 from opsagent_jupyter.testing.store_samples import ALICE, BOB, Opening, event, message, request, session, vetting
 
 MOMENT = datetime(2026, 11, 1, tzinfo=UTC)
@@ -145,7 +148,6 @@ def plans(connection: Connection, work: Callable[[], object]) -> list[str]:
         ("status", "failed"),
         ("risk", "high"),
         ("approval", "a" * 32),
-        ("server", "db-7"),
         ("session", "s"),
         ("tool", "a.b"),
     ],
@@ -157,6 +159,64 @@ def test_a_rare_value_is_found_through_its_index(store: SharedStore, name: str, 
         (plan,) = plans(connection, lambda: ledger.rows_before(connection, None, 10, {name: value}))
     assert f"plugin_audit_log_{name}_seq_idx" in plan, plan
     assert "TEMP B-TREE" not in plan
+
+
+def test_a_value_of_few_kinds_is_found_through_its_zones(store: SharedStore) -> None:
+    """Only the stretches of the audit that hold it are read, backwards; the others are not looked at."""
+    for number in range(6):
+        server = "db-7" if number in (1, 4) else "db-1"
+        store.record(*(AuditEvent(type="x", actor=ALICE, server=server if one == 5 else "") for one in range(ZONE)))
+    with store._storage.reading() as connection:
+        asked, *read = plans(connection, lambda: ledger.rows_before(connection, 700, 10, {"server": "db-7"}))
+        found = ledger.rows_before(connection, 700, 10, {"server": "db-7"})
+    assert [row.seq for row in found] == [4 * ZONE + 6, ZONE + 6]
+    assert "audit_zones_server_zone_idx" in asked
+    assert len(read) == 3  # two stretches, and the question whether there are more
+    assert sum("INTEGER PRIMARY KEY (rowid>? AND rowid<?)" in plan or "log_pkey" in plan for plan in read) == 2, read
+
+
+ASKED: dict[str, tuple[str | None, ...]] = {
+    "server": (None, "", "db-1", "db-2"),
+    "instance": (None, "shop", "mart"),
+    "actor": (None, "os:alice", "Bob", "os:bob"),
+    "status": (None, "a"),
+}
+
+
+@pytest.mark.parametrize("before", [None, 700])
+def test_filters_by_zones_find_what_a_look_at_each_row_finds(store: SharedStore, before: int | None) -> None:
+    """In any combination, with a span of time or another filter, page after page."""
+    dice, events = random.Random(5), []
+    for number in range(1000):
+        kinds = {"server": dice.choice(("", "db-1", *["db-2"] * (300 < number < 420))), "status": dice.choice("abc")}
+        kinds["instance"] = "mart" if number > 900 and dice.random() < 0.02 else "shop"
+        actor = BOB if dice.random() < 0.01 else ALICE
+        events.append(AuditEvent(type="x", actor=actor, at=MOMENT + timedelta(minutes=number // 7 * 7), **kinds))
+    store.record(*events)
+    spans = ({}, {"since": str(MOMENT + timedelta(minutes=350))}, {"until": str(MOMENT + timedelta(minutes=410))})
+    rows = [(number, one.model_dump(mode="json")) for number, one in enumerate(events, 1)]
+    for kinds in itertools.product(*ASKED.values(), (*spans, spans[1] | spans[2])):
+        *values, span = kinds
+        given = zip(ASKED, values, strict=True)
+        filters = {name: value for name, value in given if value is not None} | span
+        expected = [seq for seq, row in reversed(rows) if fits(row, filters) and (not before or seq < before)]
+        found = [row.seq for row in store.audit_page(before=before, limit=40, filters=filters)]
+        assert found == expected[:40], filters
+
+
+def fits(row: dict[str, Any], filters: dict[str, str]) -> bool:
+    """Whether an event is what filters ask for."""
+    at = datetime.fromisoformat(row["at"])
+    for name, value in filters.items():
+        if name == "since":
+            good = at >= datetime.fromisoformat(value)
+        elif name == "until":
+            good = at < datetime.fromisoformat(value)
+        else:
+            good = value in (row["actor"]["id"], row["actor"]["name"]) if name == "actor" else row[name] == value
+        if not good:
+            return False
+    return True
 
 
 def test_the_story_of_a_request_is_found_through_its_index(store: SharedStore) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -117,6 +118,27 @@ def test_an_older_store_is_upgraded_with_all_its_rows(
     upgraded.close()
     if upgraded.kind == "sqlite":
         check_backup(opening, asked.id, monkeypatch)
+
+
+def test_rows_from_before_the_zones_are_found_by_them(opening: Opening, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The upgrade from schema 0004 notes what its rows hold, and what a process of the old release writes afterwards is
+    noted as well."""
+    with monkeypatch.context() as before:
+        before.setattr(schema, "REVISIONS", schema.REVISIONS[: schema.REVISIONS.index("0004") + 1])
+        before.setattr(command, "upgrade", lambda config, _, to=command.upgrade: to(config, "0004"))
+        old = opening()
+    for number in range(300):
+        old.record(event(server=f"db-{number // 100}", instance="shop"))
+    new = opening()
+    old.record(event(server="db-9"))
+    found = {server: new.audit_page(before=None, limit=500, filters={"server": server}) for server in ("db-1", "db-9")}
+    assert [row.seq for row in found["db-1"]] == list(range(200, 100, -1))
+    assert [row.seq for row in found["db-9"]] == [301]
+    assert list(new.check()) == []
+    sql(new, "DELETE FROM audit_zones WHERE server = 'db-1'")
+    assert "2 zones of the audit lack" in " ".join(new.check())
+    old.close()
+    new.close()
 
 
 def check_backup(opening: Opening, id: str, monkeypatch: pytest.MonkeyPatch) -> None:

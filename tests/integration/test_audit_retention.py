@@ -9,6 +9,7 @@ from contextlib import closing
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import func, select
 
 from opsagent_jupyter.audit import agreement
 from opsagent_jupyter.audit.anchor import anchor_of
@@ -17,6 +18,8 @@ from opsagent_jupyter.audit.retention import prune
 from opsagent_jupyter.errors import AuditError, AuditTampered, StoreError
 from opsagent_jupyter.models import PRUNED
 from opsagent_jupyter.stores.store import open_store
+from opsagent_jupyter.stores.tables import ZONE, audit_zones
+from opsagent_jupyter.testing.store_samples import ALICE
 from tests.audit_log import START, event, fill, reader_of
 
 VIEWS = ("approvals", "outcomes", "failures", "changes", "unknowns", "refusals", "decisions", "time_to_decision")
@@ -120,6 +123,23 @@ def test_no_more_is_removed_than_the_record_allows(store, reader, folder):
         file.execute("DELETE FROM plugin_audit_log WHERE seq <= 25")
     assert not reader.verify().ok
     assert not reader.verify(archives=folder).ok
+
+
+def test_a_prune_takes_the_zones_along_that_it_empties(store):
+    """A filter finds what is left, and the store finds nothing amiss."""
+    fill(store, 3 * ZONE)
+    head = store.audit_rows(2 * ZONE + 5, 1)[0]
+    details = {"last": head.seq, "head": head.hash}
+    record = store.record(event(1, type=PRUNED, status="pruned", details=details))
+    while store.prune_audit(record, 100):
+        pass
+    found = store.audit_page(before=None, limit=500, filters={"actor": ALICE.id})
+    left = [row["seq"] for row in store.audit_columns(0, 500) if row["actor"] == ALICE.id]
+    assert [row.seq for row in found] == left[::-1]
+    assert left[0] > head.seq
+    with store._storage.reading() as connection:
+        assert connection.execute(select(func.min(audit_zones.c.zone))).scalar() == 2
+    assert list(store.check()) == []
 
 
 def test_nothing_goes_without_a_record_that_the_chain_has(store):
