@@ -49,7 +49,7 @@ Sent = list[Callable[[Any], Awaitable[object]]]
 def listening(sent: Sent) -> Iterator[None]:
     """Write down what the plugin sends, own words included: they go past psycopg, which forgets its prepared statements
     at a ROLLBACK."""
-    fetch, say, simple, parse = live._fetch, live._say, explain._simple, explain._Inside._parse
+    fetch, say, ends, simple, parse = live._fetch, live._say, live._ends, explain._simple, explain._Inside._parse
     found, execute = purity._found, psycopg.AsyncConnection.execute
 
     async def fetched(connection: Any, statement: Any, values: Any = None) -> Any:
@@ -59,6 +59,11 @@ def listening(sent: Sent) -> Iterator[None]:
     async def said(connection: Any, command: bytes) -> None:
         sent.append(partial(say, command=command))
         await say(connection, command)
+
+    def ended(connection: Any) -> bool:
+        if live._status(connection) == psycopg.pq.TransactionStatus.INTRANS:
+            sent.append(partial(say, command=b"ROLLBACK"))  # whoever sends by hand waits for its end
+        return ends(connection)
 
     async def sent_simply(connection: Any, command: bytes) -> None:
         sent.append(partial(simple, command=command))
@@ -83,12 +88,13 @@ def listening(sent: Sent) -> Iterator[None]:
         sent.append(again)
         return await execute(connection, query, params, **named)
 
-    live._fetch, live._say, explain._simple, purity._found = fetched, said, sent_simply, reached
+    live._fetch, live._say, live._ends = fetched, said, ended
+    explain._simple, purity._found = sent_simply, reached
     explain._Inside._parse, psycopg.AsyncConnection.execute = parsed, executed  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
-        live._fetch, live._say, explain._simple, purity._found = fetch, say, simple, found
+        live._fetch, live._say, live._ends, explain._simple, purity._found = fetch, say, ends, simple, found
         explain._Inside._parse, psycopg.AsyncConnection.execute = parse, execute  # type: ignore[method-assign]
 
 

@@ -20,7 +20,7 @@ from opsagent_jupyter.errors import (
     TlsRefused,
 )
 from opsagent_jupyter.plugin import Connection, Limits
-from opsagent_jupyter.plugins.postgresql import plugin
+from opsagent_jupyter.plugins.postgresql import connection, plugin
 from opsagent_jupyter.plugins.postgresql.connection import BUDGET
 from tests.integration.postgresql_stage import OBSERVER, attached, eventually_async, execute, on_loop, role, value
 
@@ -302,6 +302,48 @@ async def test_a_killed_connection_is_replaced(database):
             lambda: value(database, "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY(%s)", (list(before),)) == 0
         )
         assert (await db.one("SELECT 1 AS one"))["one"] == 1
+        assert not db.pids() & before
+
+
+@on_loop
+async def test_a_read_leaves_no_transaction_open(database):
+    """Nobody waits for the ROLLBACK after a read, but the server has it at once; the connection is used again."""
+    own = "FROM pg_stat_activity WHERE application_name = 'opsagent:stage' AND datname = current_database()"
+    async with attached(database) as db:
+        for _ in range(3):
+            await db.rows("SELECT count(*) FROM pg_class")
+            await eventually_async(
+                lambda: value(database, f"SELECT array_agg(state || ': ' || query) {own}") == ["idle: ROLLBACK"]
+            )
+        async with db.together() as reads:
+            pids = {(await reads.one("SELECT pg_backend_pid() AS pid"))["pid"]}
+        assert db.pids() == pids
+        with pytest.raises(DatabaseError):
+            await db.rows("SELECT 1 / 0")
+        await eventually_async(lambda: value(database, f"SELECT array_agg(state) {own}") == ["idle"])
+        assert db.pids() == pids
+
+
+@on_loop
+async def test_a_connection_that_does_not_roll_back_is_replaced(database, monkeypatch):
+    """Whoever is next waits a little for the server's word, and then gets another connection; cancelled while waiting,
+    nothing is kept."""
+    async with attached(database) as db:
+        before = db.pids()
+        monkeypatch.setattr(connection, "_ROLLBACK", b"SELECT pg_sleep(3)")
+        await db.rows("SELECT 1")
+        monkeypatch.undo()
+        waiting = asyncio.ensure_future(db.rows("SELECT 1"))
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert db.pids() == frozenset()
+        monkeypatch.setattr(connection, "_ROLLBACK", b"SELECT pg_sleep(3)")
+        await db.rows("SELECT 1")
+        monkeypatch.undo()
+        monkeypatch.setattr(connection, "ROLLBACK_SECONDS", 0.05)
+        assert await db.rows("SELECT 1 AS one") == [{"one": 1}]
         assert not db.pids() & before
 
 

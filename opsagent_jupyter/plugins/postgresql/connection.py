@@ -31,12 +31,15 @@ LOCK_MS = 200
 BUDGET, READERS, CHANGERS = 3, 2, 2
 #: Seconds that a cancelled statement gets to end.
 CANCEL_GRACE = 10.0
+#: Seconds that the server gets to say that it rolled back; after that the connection is closed.
+ROLLBACK_SECONDS = 5.0
 #: Seconds until it is cancelled again.
 CANCEL_AGAIN = 0.25
 
 _DEFAULTS = {"connect_timeout": "10", "keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3"}
 #: Compiling a catalog query costs more than running it.
 _BEGIN = b"BEGIN READ ONLY; SET LOCAL jit = off; SET LOCAL statement_timeout = %d; SET LOCAL lock_timeout = %d"
+_ROLLBACK = b"ROLLBACK"
 #: Texts of times and intervals have one form, whatever the role prefers.
 _FORMATS = "-c DateStyle=ISO,YMD -c IntervalStyle=postgres"
 _READ_ONLY = (
@@ -126,20 +129,14 @@ class Database:
         with failures.Translated(statement_ms):
             async with self._pool.reader() as connection:
                 await _say(connection, _BEGIN % (statement_ms, lock_ms))
-                try:
-                    yield connection
-                finally:
-                    await _roll_back(connection)
+                yield connection
 
     @asynccontextmanager
     async def together(self) -> AsyncIterator[Database]:
         """Lend this database for some quick reads, one after another: on one connection, in one transaction."""
         with failures.Translated():
             async with self._pool.reader() as connection:
-                try:
-                    yield self._over(connection)
-                finally:
-                    await _roll_back(connection)
+                yield self._over(connection)
 
     def _over(self, connection: AsyncConnection[Any]) -> Self:
         view = copy(self)
@@ -239,14 +236,10 @@ class Lent:
     async def _begin(self, *limits: int) -> None:
         if self.limits == limits:
             return
-        if not self._idle:
+        if _status(self.connection) != dsn.driver().pq.TransactionStatus.IDLE:
             await _roll_back(self.connection)
         await _say(self.connection, _BEGIN % limits)
         self.limits = limits
-
-    @property
-    def _idle(self) -> bool:
-        return bool(self.connection.info.transaction_status == dsn.driver().pq.TransactionStatus.IDLE)
 
 
 @dataclass(frozen=True)
@@ -352,12 +345,12 @@ class Pool:
 
     @asynccontextmanager
     async def reader(self) -> AsyncIterator[AsyncConnection[Any]]:
-        """Lend a read connection; it goes back only when it is idle and sound."""
+        """Lend a read connection; it goes back only when it is sound. A transaction that was left open is rolled back."""
         self._adopt_loop()
         async with self._readers, self._budget:
             self.places += 1
             try:
-                connection = self._sound() or await self._open(_READ_ONLY)
+                connection = await self._sound() or await self._open(_READ_ONLY)
                 self.lent.add(connection)
                 try:
                     yield connection
@@ -433,19 +426,23 @@ class Pool:
             "application_name": f"opsagent:{self.name}",
         }
 
-    def _sound(self) -> AsyncConnection[Any] | None:
+    async def _sound(self) -> AsyncConnection[Any] | None:
         """An idle connection that the server has not closed meanwhile."""
         while self.idle:
-            connection = self.idle.pop()
-            if _is_idle(connection):
+            connection, sound = self.idle.pop(), False
+            try:
+                sound = await _is_idle(connection)
+            finally:  # also when the borrower is cancelled meanwhile
+                if not sound:
+                    _finish(connection)
+            if sound:
                 return connection
-            _finish(connection)
         return None
 
     def _take_back(self, connection: AsyncConnection[Any]) -> None:
         here = self.loop is asyncio.get_running_loop()
         # this connection still holds its place, which the idle list takes over
-        if here and not self.closed and len(self.idle) + self.places <= BUDGET and _is_idle(connection):
+        if here and not self.closed and len(self.idle) + self.places <= BUDGET and _ends(connection):
             self.idle.append(connection)
         else:
             _finish(connection)
@@ -456,11 +453,42 @@ async def _cluster(database: Database) -> tuple[Any, ...]:
     return tuple((await database.one(query("cluster"))).values())
 
 
-def _is_idle(connection: AsyncConnection[Any]) -> bool:
+def _status(connection: AsyncConnection[Any]) -> int:
+    return connection.pgconn.transaction_status  # UNKNOWN for a closed one
+
+
+def _ends(connection: AsyncConnection[Any]) -> bool:
+    """Whether a connection can be kept: it is idle, or is told to roll back. Nobody waits for the server's word on that but
+    whoever is lent the connection next: it would cost every read a round trip."""
+    status = dsn.driver().pq.TransactionStatus
+    match _status(connection):
+        case status.IDLE:
+            return True
+        case status.INTRANS | status.INERROR:
+            with suppress(dsn.driver().Error):
+                connection.pgconn.send_query(_ROLLBACK)
+                return connection.pgconn.flush() == 0
+    return False
+
+
+async def _is_idle(connection: AsyncConnection[Any]) -> bool:
     """Whether a connection can be lent: open, no transaction, and nothing said by the server while nobody listened."""
-    if connection.closed or connection.info.transaction_status != dsn.driver().pq.TransactionStatus.IDLE:
-        return False
-    return not _has_word(connection.fileno())
+    status = dsn.driver().pq.TransactionStatus
+    if _status(connection) == status.ACTIVE:
+        with suppress(dsn.driver().Error, TimeoutError):
+            await _hear(connection)
+    return _status(connection) == status.IDLE and not _has_word(connection.fileno())
+
+
+async def _hear(connection: AsyncConnection[Any]) -> None:
+    """Read the end of a ROLLBACK, which nearly always is there. Not by the connection's own waiting: out of time, that
+    would ask the server to cancel, and wait on."""
+    from psycopg import generators, waiting
+
+    pgconn = connection.pgconn
+    pgconn.consume_input()
+    async with asyncio.timeout(ROLLBACK_SECONDS if pgconn.is_busy() else None):
+        await waiting.wait_async(generators.execute(pgconn), pgconn.socket)
 
 
 def _has_word(socket: int) -> bool:
@@ -500,4 +528,4 @@ async def _say(connection: AsyncConnection[Any], command: bytes) -> None:
 async def _roll_back(connection: AsyncConnection[Any]) -> None:
     if not connection.closed:
         with suppress(dsn.driver().Error):
-            await _say(connection, b"ROLLBACK")
+            await _say(connection, _ROLLBACK)
