@@ -7,7 +7,6 @@ import select
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -139,8 +138,8 @@ class Database:
                 yield self._over(connection)
 
     def _over(self, connection: AsyncConnection[Any]) -> Self:
-        view = copy(self)
-        view.lent = Lent(connection)
+        view = object.__new__(type(self))
+        view.__dict__ = {**self.__dict__, "lent": Lent(connection)}
         return view
 
     @asynccontextmanager

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from opsagent_jupyter.models import Result, Suggestion
@@ -29,47 +27,36 @@ _ENTRY, _PAGE = 12, 40
 _POSTING = 2704
 
 
-@dataclass(frozen=True)
 class Index:
-    """One index with what was found about it, and what its row says as attributes."""
+    """One index with what was found about it, and what its row says as attributes. There may be thousands, and a list of two
+    should cost next to nothing, so what every question needs is worked out at once."""
 
-    row: Row
-    finding: str = ""
+    finding = ""
     """invalid, being built, duplicate, redundant, unused, bloated, or nothing."""
-    why: str = ""
-    bloat: float = 0.0
-    """Estimated bytes that a rebuild would give back."""
+    why = ""
 
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...
 
-    def __post_init__(self) -> None:
-        self.__dict__.update(self.row)
-
-    @cached_property
-    def enforces(self) -> bool:
-        """Whether something besides speed depends on it."""
-        row = self.row
-        return bool(
+    def __init__(self, row: Row, bloat: float = 0.0) -> None:
+        self.__dict__.update(row)
+        self.row = row
+        self.bloat = bloat
+        """Estimated bytes that a rebuild would give back."""
+        self.bloated = bloat >= max(BLOATED_BYTES, BLOATED_SHARE * float(row["size"]))
+        """Whether that is a good part of it."""
+        self.enforces = bool(
             row["is_unique"] or row["is_primary"] or row["is_exclusion"] or row["is_identity"] or row["constraint"]
         )
-
-    @cached_property
-    def bloated(self) -> bool:
-        """Whether a rebuild is estimated to give back a good part of it."""
-        return self.bloat >= max(BLOATED_BYTES, BLOATED_SHARE * float(self.row["size"]))
-
-    @cached_property
-    def shape(self) -> tuple[Any, ...]:
-        """What two indexes that do the same have in common."""
-        row = self.row
-        return (
+        """Whether something besides speed depends on it."""
+        self.shape = (
             row["table_oid"], row["method"], tuple(row["keys"]), row["key_count"], row["classes"], row["collations"],
             row["options"], row["predicate"], row["expressions"],
         )  # fmt: skip
+        """What two indexes that do the same have in common."""
 
-    @cached_property
+    @property
     def definition(self) -> str:
         """Columns as in CREATE INDEX, with INCLUDE and WHERE."""
         return definition(self.row)
@@ -116,12 +103,13 @@ async def list_indexes(
         found = await examined(reads, relation.oid if relation else None, age)
     rows = [index.row for index in found]
     found.sort(key=lambda index: (_RANKS.index(index.finding), -index.size))
+    counts = _counts(found)
     page = sheet("indexes", _COLUMNS, [_line(index) for index in found], db.limits, {"size": "bytes", "bloat": "bytes"})
     return Result(
-        summary=_summary(found, relation.shown if relation else "", age),
+        summary=_summary(found, counts, relation.shown if relation else "", age),
         highlights=tuple(f"{index.index} on {index.table}: {index.why}." for index in found if index.finding)[:12],
         tables=(page,),
-        figures={"indexes": len(found), "bytes": sum(index.size for index in found), **_counts(found)},
+        figures={"indexes": len(found), "bytes": sum(index.size for index in found), **counts},
         notes=(*_notes(found, age), *locked_note(rows, "indexes"), *cut_note(page)),
         suggestions=tuple(_drop(index) for index in found if index.finding in _DROPPABLE and not index.attached)[:5],
     )
@@ -131,7 +119,9 @@ async def examined(db: Database, table: int | None, age: Row) -> list[Index]:
     """Return every index, or those of one table by its OID, each with its most important finding."""
     rows = await measured(db, "indexes", {"table": table})
     widths = {row["oid"]: row for row in await db.rows(query("index_widths"), {"oids": [row["oid"] for row in rows]})}
-    return _judged([_bloat(Index(row), widths.get(row["oid"]), db.server.block_size) for row in rows], age)
+    found = [Index(row, _bloat(row, widths.get(row["oid"]), db.server.block_size)) for row in rows]
+    _judge(found, age)
+    return found
 
 
 _COLUMNS = ("index", "table", "columns", "method", "unique", "size", "scans", "last scan", "finding", "why", "bloat")
@@ -150,47 +140,45 @@ def _counts(found: Sequence[Index]) -> dict[str, Any]:
     return {finding.replace(" ", "_"): number for finding, number in counts.items()}
 
 
-def _judged(found: list[Index], age: Row) -> list[Index]:
+def _judge(found: list[Index], age: Row) -> None:
     """Give each index its most important finding."""
     by_table: dict[int, list[Index]] = defaultdict(list)
     by_shape: dict[tuple[Any, ...], list[Index]] = defaultdict(list)
     for index in found:
         by_table[index.table_oid].append(index)
         by_shape[index.shape].append(index)
-    return [_told(_finding(index, by_shape[index.shape], by_table[index.table_oid], age)) for index in found]
+    for index in found:
+        finding, why = _finding(index, by_shape[index.shape], by_table[index.table_oid], age)
+        if index.bloated:
+            free = f"about {percent(index.bloat, index.size)} of its {size(index.size)} is free space (estimate)"
+            why = f"{why}; {free}" if why else free
+        index.finding, index.why = finding, why
 
 
-def _told(index: Index) -> Index:
-    if not index.bloated:
-        return index
-    free = f"about {percent(index.bloat, index.size)} of its {size(index.size)} is free space (estimate)"
-    return replace(index, why=f"{index.why}; {free}" if index.why else free)
-
-
-def _finding(index: Index, alike: list[Index], siblings: list[Index], age: Row) -> Index:
+def _finding(index: Index, alike: list[Index], siblings: list[Index], age: Row) -> tuple[str, str]:
+    """What is to be said of an index, and why."""
     if index.phase:
-        return replace(index, finding="being built", why=f"pid {index.builder} is building it: {index.phase}")
+        return "being built", f"pid {index.builder} is building it: {index.phase}"
     if not (index.valid and index.ready and index.live):
         return _invalid(index)
     if twin := _twin(index, alike):
-        return replace(index, finding="duplicate", why=f"it does the same as {twin.index}")
+        return "duplicate", f"it does the same as {twin.index}"
     if longer := _longer(index, siblings):
-        return replace(index, finding="redundant", why=f"{longer.index} ({longer.definition}) begins with its columns")
+        return "redundant", f"{longer.index} ({longer.definition}) begins with its columns"
     if index.scans == 0 and not index.enforces and not index.attached:
-        return replace(index, finding="unused", why=_unused(index, age))
-    return replace(index, finding="bloated") if index.bloated else index
+        return "unused", _unused(index, age)
+    return ("bloated" if index.bloated else ""), ""
 
 
-def _invalid(index: Index) -> Index:
+def _invalid(index: Index) -> tuple[str, str]:
     if index.kind == "I":
-        return replace(index, finding="incomplete", why="not every partition has its part of this index")
+        return "incomplete", "not every partition has its part of this index"
     if index.maintained:
-        why = "invalid, but a session maintains the table right now: it may still be being built"
-        return replace(index, finding="being built", why=why)
+        return "being built", "invalid, but a session maintains the table right now: it may still be being built"
     left = "a REINDEX CONCURRENTLY" if index.index.rstrip('"').endswith(("_ccnew", "_ccold")) else "a concurrent build"
     costs = "costs every write" + (" and may refuse rows" if index.is_unique and index.ready else "")
     cost = costs if index.ready else "takes space"
-    return replace(index, finding="invalid", why=f"left invalid by {left} that failed; no query uses it, and it {cost}")
+    return "invalid", f"left invalid by {left} that failed; no query uses it, and it {cost}"
 
 
 def _twin(index: Index, alike: list[Index]) -> Index | None:
@@ -246,9 +234,8 @@ def _unused(index: Index, age: Row) -> str:
     return why
 
 
-def _bloat(index: Index, widths: Row | None, block: int) -> Index:
+def _bloat(row: Row, widths: Row | None, block: int) -> float:
     """Estimate what a rebuild of a btree would give back, from the planner's statistics of its columns."""
-    row = index.row
     columns = len(set(row["keys"]))
     if (
         row["method"] != "btree"
@@ -257,10 +244,10 @@ def _bloat(index: Index, widths: Row | None, block: int) -> Index:
         or widths["known"] < columns
         or row["tuples"] <= 0
     ):
-        return index
+        return 0.0
     usable = (block - _PAGE) * widths["fillfactor"] / 100
     expected = (math.ceil(row["tuples"] * entry_bytes(row["tuples"], widths) / usable) + 1) * block
-    return replace(index, bloat=max(0.0, row["size"] - expected))
+    return max(0.0, float(row["size"] - expected))
 
 
 def entry_bytes(tuples: float, widths: Row) -> float:
@@ -271,14 +258,13 @@ def entry_bytes(tuples: float, widths: Row) -> float:
     return 6 + alone / equal if widths["merges"] and equal > 2 else float(alone)
 
 
-def _summary(found: list[Index], table: str, age: Row) -> str:
+def _summary(found: list[Index], counts: Mapping[str, int], table: str, age: Row) -> str:
     tables = len({index.table_oid for index in found})
     where = table or f"{plural(tables, 'table')}"
     if not found:
         return f"{table or 'The database'} has no indexes."
     head = f"{where} {verb(tables if not table else 1, 'has', 'have')} {plural(len(found), 'index', 'indexes')}"
     head += f", {size(sum(index.size for index in found))} in all."
-    counts = _counts(found)
     said = [
         f"{count(counts[kind])} {verb(counts[kind], one, many)}"
         for kind, (one, many) in _SAID.items()
