@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -992,21 +992,27 @@ class Executor:
         return cleaned
 
 
+_WITHOUT_TEXT = frozenset((int, float, bool, type(None)))
+_SERIES = (list, tuple)
+
+
 def texts_of(value: Any) -> list[str]:
     """Every text in a model of JSON-shaped values, names included."""
     found: list[str] = []
-    rest: list[Any] = [value]
+    rest: list[Iterable[Any]] = [(value,)]
     while rest:
-        item = rest.pop()
-        if isinstance(item, str):
-            found.append(item)
-        elif isinstance(item, dict):
-            found.extend(item)
-            rest.extend(item.values())
-        elif isinstance(item, list | tuple):
-            rest.extend(item)
-        elif isinstance(item, BaseModel):
-            rest.extend(item.__dict__.values())
+        for item in rest.pop():
+            if type(item) in _WITHOUT_TEXT:  # first, because most cells of a table end here or at the next
+                continue
+            if isinstance(item, str):
+                found.append(item)
+            elif isinstance(item, _SERIES):
+                rest.append(item)
+            elif isinstance(item, dict):
+                found.extend(item)
+                rest.append(item.values())
+            elif isinstance(item, BaseModel):
+                rest.append(item.__dict__.values())
     return found
 
 

@@ -83,9 +83,11 @@ class Driver:
         return found
 
     def _send(self, statement: Any, values: Mapping[str, Any]) -> Any:
-        # A text of ASCII without NUL, as nearly all are, is sent as it is; the rest as the column types would send it.
+        # A number, and a text of ASCII without NUL, as nearly all are, is sent as it is; the rest as the column types would.
         named = {
-            name: value if type(value) is str and value.isascii() and "\0" not in value else self._value(value)
+            name: value
+            if type(value) is int or (type(value) is str and value.isascii() and "\0" not in value)
+            else self._value(value)
             for name, value in values.items()
         }
         return self._connection.execute(_spelling(statement, self._dialect), named)

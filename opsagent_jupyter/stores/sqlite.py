@@ -109,9 +109,7 @@ class Kept:
     @contextmanager
     def lent(self) -> Iterator[Any]:
         """Lend it; an open transaction is rolled back with the connection when the use fails."""
-        if self._held is None:
-            self._held = self._engine.raw_connection()
-        connection = self._held.driver_connection
+        connection = self.taken()
         try:
             yield connection
         except BaseException:
@@ -119,6 +117,12 @@ class Kept:
             raise
         if isinstance(connection, StillFile):
             self.forget()
+
+    def taken(self) -> Any:
+        """Lend it to whoever forgets it when the use fails."""
+        if self._held is None:
+            self._held = self._engine.raw_connection()
+        return self._held.driver_connection
 
     def forget(self) -> None:
         held, self._held = self._held, None
@@ -294,10 +298,13 @@ class SqliteFile:
         refuse_closed(self.url, closed=self._closed)
         try:
             yield
-        except (PoolExhausted, DBAPIError) as error:
-            raise told(error, lambda original: explain(original, self.path)) from None
-        except sqlite3.Error as error:
-            raise explain(error, self.path) from None
+        except (PoolExhausted, DBAPIError, sqlite3.Error) as error:
+            raise self._told(error) from None
+
+    def _told(self, error: PoolExhausted | DBAPIError | sqlite3.Error) -> StoreError:
+        if isinstance(error, sqlite3.Error):
+            return explain(error, self.path)
+        return told(error, lambda original: explain(original, self.path))
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -317,10 +324,13 @@ class SqliteFile:
 
     @contextmanager
     def recording(self, *, at_once: bool = False) -> Iterator[Any]:
-        """On a kept connection: lending one costs more than SQLite does, and only one writes at a time anyhow."""
+        """On a kept connection: lending one costs more than SQLite does, and only one writes at a time anyhow. Turn, seam and
+        loan are not nested contexts here, because every call pays for them twice."""
         seconds = 0.0 if at_once else self._lock_timeout
-        with self._turns.turn(seconds), self._seam(), self._recorder.lent() as connection:
-            begun = time.perf_counter()
+        turn = self._turns.take(seconds)
+        try:
+            refuse_closed(self.url, closed=self._closed)
+            connection, begun = self._recorder.taken(), time.perf_counter()
             if self._patience != (connection, seconds):
                 connection.execute(PATIENCE.format(int(seconds * 1000)))
                 self._patience = connection, seconds
@@ -329,6 +339,13 @@ class SqliteFile:
             yield connection
             connection.execute("COMMIT")
             self._recorded_in = time.perf_counter() - begun
+        except BaseException as error:
+            self._recorder.forget()  # an open transaction is rolled back with its connection
+            if isinstance(error, PoolExhausted | DBAPIError | sqlite3.Error):
+                raise self._told(error) from None
+            raise
+        finally:
+            self._turns.give_back(turn)
 
     @contextmanager
     def glancing(self) -> Iterator[Any]:

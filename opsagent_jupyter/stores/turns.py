@@ -28,22 +28,38 @@ class Turns:
 
     @contextmanager
     def turn(self, timeout: float) -> Iterator[None]:
-        """Wait so many seconds for the turn, first among the threads of this process, then among the processes."""
+        """Hold the turn for a while (see ``take``)."""
+        held = self.take(timeout)
+        try:
+            yield
+        finally:
+            self.give_back(held)
+
+    def take(self, timeout: float) -> int | Ticket | None:
+        """Wait so many seconds for the turn, first among the threads of this process, then among the processes; what is
+        returned has to be given back."""
         deadline = time.monotonic() + timeout
         self._wait(timeout)
+        held: int | Ticket | None = None
         try:
-            file, ticket = self._opened(), None
-            try:
-                if file is not None and not lock(file, waiting=False):
-                    ticket = Ticket(file)
-                    if not ticket.obtain(deadline - time.monotonic()):
-                        raise StoreLocked(f"Another process holds the store locked: {self.path}.")
-                yield
-            finally:
-                if ticket is not None:
-                    ticket.give_back()
-                elif file is not None:
-                    os.close(file)
+            held = file = self._opened()
+            if file is None or lock(file, waiting=False):
+                return file
+            held = ticket = Ticket(file)
+            if ticket.obtain(deadline - time.monotonic()):
+                return ticket
+            raise StoreLocked(f"Another process holds the store locked: {self.path}.")
+        except BaseException:
+            self.give_back(held)
+            raise
+
+    def give_back(self, held: int | Ticket | None) -> None:
+        """Let the next one have the turn."""
+        try:
+            if isinstance(held, Ticket):
+                held.give_back()
+            elif held is not None:
+                os.close(held)
         finally:
             self._here.release()
 
