@@ -31,6 +31,8 @@ from opsagent_jupyter.stores import pruning, runbook_steps, zones
 from opsagent_jupyter.stores.documents import spelled
 from opsagent_jupyter.stores.storage import Storage
 from opsagent_jupyter.stores.tables import (
+    COMMON,
+    INDEXED,
     chain_head,
     change_feed,
     holds,
@@ -235,6 +237,9 @@ FILTER_COLUMNS = (
 #: U+001F, in the SQL of both databases.
 SEPARATOR: Any = literal_column("'\x1f'")
 
+#: Rows of a value that are counted to tell a rare one from a common one.
+MANY = 2000
+
 #: The columns that statistics count by.
 COUNTED = ("status", "risk", "server", "tool")
 
@@ -273,12 +278,12 @@ def rows_before(
     connection: Connection, before: int | None, limit: int, filters: Mapping[str, str]
 ) -> Sequence[AuditRow]:
     seq = plugin_audit_log.c.seq
-    found = ROW.where(*(_condition(name, value) for name, value in filters.items())).order_by(seq.desc())
-    asked = zones.condition(filters)
-    low, high = _around(connection, filters, surely=asked is not None)
+    found = ROW.where(*_conditions(connection, filters)).order_by(seq.desc())
+    asked = zones.asked(filters)
+    low, high = _around(connection, filters, surely=bool(asked))
     if before is not None:
         high = before - 1 if high is None else min(high, before - 1)
-    if asked is None:
+    if not asked:
         bounds = [*([seq >= low] if low is not None else []), *([seq <= high] if high is not None else [])]
         return _rows(connection, found.where(*bounds).limit(limit))
     if high is None:
@@ -339,6 +344,26 @@ def _rows(connection: Connection, found: Select[Any]) -> Sequence[AuditRow]:
     return [AuditRow._make(row) for row in connection.execute(found)]
 
 
+def _conditions(connection: Connection, filters: Mapping[str, str]) -> Sequence[Any]:
+    """The filters, in such words that of several indexes SQLite takes the one with the fewest rows, which it cannot know: it
+    keeps no statistics here. PostgreSQL does."""
+    indexed = [name for name in INDEXED if name in filters and filters[name] not in COMMON.get(name, ())]
+    if connection.dialect.name != "sqlite" or len(indexed) < 2:
+        return [_condition(name, value) for name, value in filters.items()]
+    best = min(indexed, key=lambda name: _number(connection, name, filters[name]))
+    columns = plugin_audit_log.c
+    return [
+        columns[name].concat("") == value if name in indexed and name != best else _condition(name, value)
+        for name, value in filters.items()
+    ]
+
+
+def _number(connection: Connection, name: str, value: str) -> int:
+    """How many rows have a value, as far as it is worth counting."""
+    some = select(plugin_audit_log.c.seq).where(holds(name, value)).limit(MANY).subquery()
+    return int(connection.execute(select(func.count()).select_from(some)).scalar_one())
+
+
 def _condition(name: str, value: str) -> Any:
     columns = plugin_audit_log.c
     match name:
@@ -385,7 +410,7 @@ def misfits(connection: Connection) -> Sequence[str]:
         if not count + gone == newest == expected:
             findings.append(f"The {name} has {count} rows up to {newest}, its head says {expected}.")
     if lost := zones.missing(connection):
-        findings.append(f"{lost} zones of the audit lack what their rows have, so a filtered list leaves rows out.")
+        findings.append(f"Zones of the audit that lack what their rows have: {lost}. A filtered list leaves those rows out.")
     newest_row = rows_after(connection, head.audit_seq - 1, 1)
     if newest_row and newest_row[0].hash != head.audit_hash:
         findings.append(f"The newest audit row ({head.audit_seq}) is not the one that the head names.")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, literal_column, select
 
 from opsagent_jupyter.stores.tables import ZONE, ZONED, audit_zones, plugin_audit_log
 
@@ -16,22 +16,31 @@ LOG = plugin_audit_log.c
 PAGE = 100
 
 
-def condition(filters: Mapping[str, str]) -> ColumnElement[bool] | None:
-    """What these filters ask of a zone, None when nothing; a person is found by id or by name."""
-    asked = [Z[name] == value for name, value in filters.items() if name in ("server", "instance")]
+def asked(filters: Mapping[str, str]) -> Sequence[ColumnElement[bool]]:
+    """What these filters ask of a zone, one of it at least; empty when nothing. A person is found by id or by name, and each
+    is asked for by itself: an index answers either newest first, but of both at once it would have to find all."""
+    places = [Z[name] == filters[name] for name in ("server", "instance") if name in filters]
     if "actor" in filters:
-        asked.append(or_(Z.actor == filters["actor"], Z.actor_name == filters["actor"]))
-    return and_(*asked) if asked else None
+        return [and_(Z[name] == filters["actor"], *places) for name in ("actor", "actor_name")]
+    return [and_(*places)] if places else []
 
 
-def stretches(connection: Connection, asked: ColumnElement[bool], low: int, high: int) -> Iterator[tuple[int, int]]:
+def stretches(
+    connection: Connection, conditions: Sequence[ColumnElement[bool]], low: int, high: int
+) -> Iterator[tuple[int, int]]:
     """Yield (first, last) of the stretches between two places that may hold what is asked for, newest first."""
-    zones = select(Z.zone).distinct().where(Z.zone >= low // ZONE, asked).order_by(Z.zone.desc()).limit(PAGE)
+    newest_first = select(Z.zone).distinct().where(Z.zone >= low // ZONE).order_by(Z.zone.desc()).limit(PAGE)
     top = high // ZONE
-    while found := connection.execute(zones.where(Z.zone <= top)).scalars().all():
-        for newest, oldest in _runs(found):
+    while True:
+        found: set[int] = set()
+        for condition in conditions:
+            found.update(connection.execute(newest_first.where(condition, Z.zone <= top)).scalars())
+        if not found:
+            return
+        page = sorted(found, reverse=True)[:PAGE]
+        for newest, oldest in _runs(page):
             yield max(oldest * ZONE, low), min((newest + 1) * ZONE - 1, high)
-        top = found[-1] - 1
+        top = page[-1] - 1
 
 
 def _runs(zones: Sequence[int]) -> Iterator[tuple[int, int]]:

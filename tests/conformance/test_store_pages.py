@@ -175,6 +175,38 @@ def test_a_value_of_few_kinds_is_found_through_its_zones(store: SharedStore) -> 
     assert sum("INTEGER PRIMARY KEY (rowid>? AND rowid<?)" in plan or "log_pkey" in plan for plan in read) == 2, read
 
 
+def test_the_zones_of_a_person_come_newest_first_from_an_index(store: SharedStore) -> None:
+    """By id and by name each in the index's own order: not all zones of somebody who is in each are put in order."""
+    for actor in (BOB, Actor(id="os:bobby", name=BOB.name, via="kernel"), BOB):
+        store.record(*(AuditEvent(type="x", actor=actor if one % 60 == 5 else ALICE) for one in range(ZONE)))
+    with store._storage.reading() as connection:
+        by_id, by_name, *_ = plans(connection, lambda: ledger.rows_before(connection, 700, 10, {"actor": BOB.name}))
+        found = ledger.rows_before(connection, None, 10, {"actor": BOB.name})
+        assert [row.seq for row in ledger.rows_before(connection, None, 3, {"actor": BOB.id})] == [382, 322, 262]
+    assert [row.seq for row in found] == [first + one for first in (257, 129, 1) for one in (125, 65, 5)]
+    assert "audit_zones_actor_zone_idx" in by_id
+    assert "audit_zones_actor_name_zone_idx" in by_name
+    assert "TEMP B-TREE" not in by_id + by_name
+
+
+@pytest.mark.parametrize(("tool", "status", "serving"), [("rare.tool", "failed", "tool"), ("a.b", "unknown", "status")])
+def test_of_two_indexes_that_of_the_rarer_value_serves(
+    store: SharedStore, tool: str, status: str, serving: str
+) -> None:
+    """Many rows have the one value and hardly one the other: the many are not walked to find that few have both."""
+    common = AuditEvent(type="x", actor=ALICE, tool="a.b", status="failed")
+    store.record(*(common for _ in range(60)))
+    store.record(*(common.model_copy(update={"tool": tool, "status": status}) for _ in range(2)))
+    asked = {"tool": tool, "status": status}
+    with store._storage.reading() as connection:
+        *_, plan = plans(connection, lambda: ledger.rows_before(connection, None, 10, asked))
+        found = ledger.rows_before(connection, None, 10, asked)
+        assert ledger.rows_before(connection, None, 10, {"tool": "rare.tool", "status": "unknown"}) == []
+    assert [row.seq for row in found] == [62, 61]
+    if connection.dialect.name == "sqlite":  # PostgreSQL has statistics to choose by
+        assert f"plugin_audit_log_{serving}_seq_idx" in plan, plan
+
+
 ASKED: dict[str, tuple[str | None, ...]] = {
     "server": (None, "", "db-1", "db-2"),
     "instance": (None, "shop", "mart"),
