@@ -83,6 +83,11 @@ def _store(ops: OpsAgent) -> Finding:
     notices = tuple(getattr(store, "notices", ()))
     # A rollback journal is the safe choice where WAL is not: worth a word, nothing to fix.
     well = len(notices) <= (journal not in ("", "wal"))
+    if wrong := store.check():
+        found = "; ".join([f"{store.url}{detail}", *wrong])
+        return Finding(
+            "store", ok=False, found=found, fix="keep a copy of the store as it is, and compare it with a backup"
+        )
     found = "; ".join([f"{store.url}{detail}", *notices])
     return Finding("store", well, found, "do what the note says")
 

@@ -410,7 +410,9 @@ def misfits(connection: Connection) -> Sequence[str]:
         if not count + gone == newest == expected:
             findings.append(f"The {name} has {count} rows up to {newest}, its head says {expected}.")
     if lost := zones.missing(connection):
-        findings.append(f"Zones of the audit that lack what their rows have: {lost}. A filtered list leaves those rows out.")
+        findings.append(
+            f"Zones of the audit that lack what their rows have: {lost}. A filtered list leaves those rows out."
+        )
     newest_row = rows_after(connection, head.audit_seq - 1, 1)
     if newest_row and newest_row[0].hash != head.audit_hash:
         findings.append(f"The newest audit row ({head.audit_seq}) is not the one that the head names.")
